@@ -1,0 +1,1 @@
+"""Completion engines: batches of token ids in, completions and scores out."""
