@@ -1,0 +1,302 @@
+"""The run config: everything that changes an output, frozen, one sub-model per stage.
+
+YAML in (`load_config`), overrides on top (`--set a.b=c`), unknown keys refused with the nearest known
+one, all problems in one message. `config_hash` covers every value but where the output goes.
+Numbers are the defaults of METHOD; a run changes them here, never in code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from core.errors import ConfigError
+from core.qc.thresholds import QCThresholds
+
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+CriticKind = Literal["ab", "pmi"]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RunSection(Section):
+    """What the run is called, where it writes, and the seed that all randomness hangs on."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "pilot"
+    project: Annotated[str, Field(min_length=1, max_length=64)] = "default"
+    output_dir: Path = Path("runs/pilot")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
+
+
+class HealthSection(Section):
+    """Band in which a working model falls on the plain health sentences (METHOD 2)."""
+
+    max_mean_loss_nats: Annotated[float, Field(gt=0, le=20)] = 5.5
+    max_tokens_per_word_ratio: Annotated[float, Field(gt=0, le=20)] = 2.2
+
+
+class SentinelSection(Section):
+    """Scored rule of the sentinel probes (METHOD 2)."""
+
+    min_completion_pass_ratio: Ratio = 0.6
+
+
+class ModelSection(Section):
+    """Which base model, and how it is loaded."""
+
+    source: Annotated[str, Field(min_length=1)] = "bundled"
+    revision: str | None = None
+    bos: Literal["auto", "always", "never"] = "auto"
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    health: HealthSection = HealthSection()
+    sentinels: SentinelSection = SentinelSection()
+
+
+class EngineSection(Section):
+    """How the model is run. `batch_size` rows decode together; a pass holds `prefill_tokens`."""
+
+    kind: Literal["transformers"] = "transformers"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
+    prefill_tokens: Annotated[int, Field(ge=64)] = 4096
+
+
+class SamplingSection(Section):
+    """Sampling of one stage. `top_k` 0 keeps the whole vocabulary."""
+
+    temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.7
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    top_k: Annotated[int, Field(ge=0)] = 64
+    repetition_penalty: Annotated[float, Field(ge=0.5, le=2.0)] = 1.1
+
+
+class InstructionSection(SamplingSection):
+    """Instruction generation: numbered few-shot lists that the model goes on with."""
+
+    max_new_tokens: PositiveInt = 160
+    seeds_per_prompt: Annotated[int, Field(ge=2, le=50)] = 8
+    accepted_per_prompt: Annotated[int, Field(ge=0, le=20)] = 2
+    prompts_per_round: PositiveInt = 4
+    samples_per_prompt: PositiveInt = 8
+    items_per_completion: PositiveInt = 8
+    min_words: PositiveInt = 3
+    max_words: PositiveInt = 60
+
+    @model_validator(mode="after")
+    def _order(self) -> InstructionSection:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}")
+        if self.accepted_per_prompt >= self.seeds_per_prompt:
+            raise ValueError(
+                f"accepted_per_prompt {self.accepted_per_prompt} must be below seeds_per_prompt "
+                f"{self.seeds_per_prompt}: some hand-written seeds stay in every prompt"
+            )
+        return self
+
+
+class ResponseSection(SamplingSection):
+    """Response generation: few-shot pairs, then the target instruction."""
+
+    temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.4
+    max_new_tokens: PositiveInt = 80
+    few_shot_pairs: Annotated[int, Field(ge=1, le=20)] = 4
+    use_stop_strings: bool = True
+
+
+class CriticSection(Section):
+    """One critic. Kinds are tried in order; certification picks the best informative one."""
+
+    kinds: Annotated[tuple[CriticKind, ...], Field(min_length=1)] = ("ab", "pmi")
+    margin_nats: Literal["fit"] | float = 1.0
+    target_precision_ratio: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
+    min_auroc: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.70
+    min_label_mass_ratio: Ratio = 0.5
+    certification_items: Annotated[int, Field(ge=20)] = 120
+    labelled_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _distinct(self) -> CriticSection:
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError(f"kinds names a critic twice: {', '.join(self.kinds)}")
+        return self
+
+
+class CriticsSection(Section):
+    """The two critics of METHOD 5."""
+
+    instruction: CriticSection = CriticSection()
+    pair: CriticSection = CriticSection()
+
+
+class DedupSection(Section):
+    """De-duplication against the pool, the seeds and a held-out file."""
+
+    jaccard_ratio: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
+    shingle_words: PositiveInt = 3
+    permutations: Annotated[int, Field(ge=16, le=512)] = 128
+    heldout_file: Path | None = None
+
+
+class TargetSection(Section):
+    """How many accepted pairs, and when to give up."""
+
+    count: PositiveInt = 100
+    max_candidates: PositiveInt = 2000
+    min_response_candidates: Annotated[int, Field(ge=0)] = 0
+    min_new_unique_ratio: Ratio = 0.05
+    give_up_rounds: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _room(self) -> TargetSection:
+        if self.max_candidates < max(self.count, self.min_response_candidates):
+            raise ValueError(
+                f"max_candidates {self.max_candidates} is below count {self.count} or "
+                f"min_response_candidates {self.min_response_candidates}; it could never be reached"
+            )
+        return self
+
+
+class CostSection(Section):
+    """Price of the device's time. 0 for one's own machine."""
+
+    device_usd_per_hour: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+
+
+class RunConfig(Section):
+    """A whole pilot run."""
+
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    engine: EngineSection = EngineSection()
+    instructions: InstructionSection = InstructionSection()
+    responses: ResponseSection = ResponseSection()
+    critics: CriticsSection = CriticsSection()
+    dedup: DedupSection = DedupSection()
+    target: TargetSection = TargetSection()
+    qc: QCThresholds = QCThresholds()
+    cost: CostSection = CostSection()
+
+    def config_hash(self) -> str:
+        """sha256 over every value that can change an output; not the run's name and place."""
+        return config_hash(self.model_dump(mode="json"))
+
+
+WHERE_KEYS = ("run.name", "run.project", "run.output_dir")
+
+
+def config_hash(values: Mapping[str, Any]) -> str:
+    """sha256 of canonical JSON of a dumped config, `WHERE_KEYS` left out."""
+    kept = {k: v for k, v in flatten(values).items() if k not in WHERE_KEYS}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines `key: old -> new` for every value that differs and can change an output."""
+    a, b = flatten(old), flatten(new)
+    keys = sorted((a.keys() | b.keys()) - set(WHERE_KEYS))
+    return [f"{k}: {a.get(k)!r} -> {b.get(k)!r}" for k in keys if a.get(k) != b.get(k)]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The validated config of a YAML file with `a.b=c` overrides on top.
+
+    Raises:
+        ConfigError: the file cannot be read, or has problems; all of them are in the message.
+    """
+    values = _read_yaml(path)
+    problems = [problem for item in overrides if (problem := _apply(values, item))]
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems += [_explain(item) for item in error.errors()]
+    if problems:
+        listed = "\n".join(f"  - {problem}" for problem in problems)
+        plural = "problem" if len(problems) == 1 else "problems"
+        raise ConfigError(f"{path} has {len(problems)} {plural}:\n{listed}", problems=problems)
+    return config
+
+
+def dump_yaml(config: RunConfig) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}; give a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold sections like `run:` and `model:`, not a {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> str | None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        return f"--set {override!r} is not of the form section.key=value"
+    place: Any = values
+    for part in parts[:-1]:
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            return f"--set {key}: {part} is a value, not a section"
+    try:
+        place[parts[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return f"--set {key}: {text!r} is not a YAML value"
+    return None
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    location = [str(part) for part in error["loc"] if part not in ("fit", "float", "literal['fit']")]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(location)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{key or 'config'}: {message} (got {error.get('input')!r})" if _small(error) else f"{key}: {message}"
+
+
+def _small(error: Mapping[str, Any]) -> bool:
+    return isinstance(error.get("input"), str | int | float | bool | None)
+
+
+def _nearest(location: Sequence[str]) -> str:
+    """`; did you mean a.b?` for the known key that looks most alike, preferring the same section."""
+    known = list(flatten(RunConfig().model_dump(mode="json"))) + list(RunConfig.model_fields)
+    section = ".".join(location[:-1])
+    near = [k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == section]
+    if match := difflib.get_close_matches(location[-1], near, n=1, cutoff=0.6):
+        return f"; did you mean {'.'.join([*location[:-1], match[0]])}?"
+    anywhere = {k.rpartition(".")[2]: k for k in known}
+    if match := difflib.get_close_matches(location[-1], list(anywhere), n=1, cutoff=0.6):
+        return f"; did you mean {anywhere[match[0]]}?"
+    return f"; known here: {', '.join(sorted(set(near)))}" if near else ""

@@ -1,0 +1,1 @@
+"""Where everything came from: environment, content hashes, manifests, verification."""
