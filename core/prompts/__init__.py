@@ -1,0 +1,1 @@
+"""Prompts as data: templates with hashes, seed items, parsing and cleaning of what models write."""

@@ -1,0 +1,1 @@
+"""Quality control: detectors, exact bounds, thresholds, verdicts and the report people read."""
