@@ -17,7 +17,7 @@ def check_tokenizer(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     Looked at: what it emits by itself against the ids of the literal text (one BOS in front is
     allowed), cutting and padding that its file switches on, and control tokens it makes of plain text.
     """
-    found = _standing_orders(tokenizer)
+    found = standing_orders(tokenizer)
     raw = RawTokenizer(tokenizer)
     bare = GuardedEncoder(tokenizer, None)
     bos = tokenizer.bos_token_id
@@ -33,7 +33,7 @@ def check_tokenizer(tokenizer: Any, texts: Iterable[str]) -> list[str]:
     return found
 
 
-def _standing_orders(tokenizer: Any) -> list[str]:
+def standing_orders(tokenizer: Any) -> list[str]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     found = []
     if backend is not None and backend.truncation is not None:

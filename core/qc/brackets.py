@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 _EMOTICON = re.compile(r"(?<![^\s(])(?::'|[:;=8xX])[-^o]?[(\[{<|/\\@]+(?=[\s.,!?)]|$)")
+_MIRRORED = re.compile(r"(?<!\S)[(\[][-']?[:;](?=\s|$)")
 _INLINE_CODE = re.compile(r"(`+)(?=\S)[^\n]*?\1")
 _ESCAPED = re.compile(r"\\.")
 _OPENERS = "([{（【"
@@ -25,7 +26,9 @@ def unclosed(text: str) -> tuple[int, str] | None:
     if fence is not None:
         return fence, "a code fence"
     start = _last_paragraph_start(text)
-    part = _blank(_EMOTICON, _blank(_ESCAPED, _blank(_INLINE_CODE, text[start:])))
+    part = text[start:]
+    for harmless in (_INLINE_CODE, _ESCAPED, _EMOTICON, _MIRRORED):
+        part = _blank(harmless, part)
     for found in (_open_bracket(part), _open_paired_quote(part), _open_straight(part)):
         if found is not None:
             return start + found[0], found[1]

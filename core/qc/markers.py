@@ -23,7 +23,8 @@ _CHAT_TOKEN = re.compile(
     r"|(?<!\S)</s>(?!\S)"
 )
 _HEADER = re.compile(
-    r"#{2,}[ \t]*(?:Instruction|Response|Input|Human|User|Assistant)[ \t]*(?::|$)", re.MULTILINE
+    r"(?<!#)#{2,6}[ \t]{0,8}(?:Instruction|Response|Input|Human|User|Assistant)[ \t]*(?::|$)",
+    re.MULTILINE,
 )
 _PREFIX = r"^[ \t]*(?:>[ \t]*)?(?:[*_#]{1,4}[ \t]*)?"
 _OWN_LABEL = re.compile(

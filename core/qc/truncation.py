@@ -112,7 +112,7 @@ def _open_end(last: str, lines: list[str]) -> str | None:
         return None
     if end in ":,;，：；、":
         code = end == ";" and _CODE_LINE.search(last[:-1])
-        emoticon = re.search(r"(?:^|\s)\S{0,2}[:;][-']?[:,;]?$", last) and len(last.split()[-1]) > 1
+        emoticon = re.search(r"(?:^|\s)[(\[D][-']?[:;]$", last)
         if code or emoticon or (end == "," and _CLOSING.match(last.strip())):
             return None
         return f"ends on {end!r}"

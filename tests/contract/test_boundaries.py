@@ -39,7 +39,7 @@ MAKES_A_MODEL = {
     "module alias": "import transformers as t\nt.AutoTokenizer",
     "submodule": "import transformers.models.llama\ntransformers.models.llama.LlamaForCausalLM(c)",
     "assigned alias": "import transformers as t\nu = t\nu.AutoModelForCausalLM.from_config(c)",
-    "alias made in a function": "def f():\n    import transformers as t\n    m = t\n    m.AutoModel",
+    "alias in a function": "def f():\n    import transformers as t\n    m = t\n    m.AutoModel",
     "walrus": "import transformers\n(u := transformers).AutoModel\nu.AutoModel",
     "pipeline": "from transformers import pipeline",
     "tokenizers": "from tokenizers import Tokenizer",

@@ -15,11 +15,24 @@ from core.qc.judge import judge
 from core.qc.rows import QCRow
 from core.qc.thresholds import QCThresholds
 
+PLACES = (
+    "hill",
+    "lake",
+    "road",
+    "barn",
+    "gate",
+    "pond",
+    "field",
+    "house",
+    "tower",
+    "bridge",
+    "mill",
+)
 NAMES = [
-    f"{a} {b} {c}"
-    for a in ["red", "old", "wet"]
-    for b in ["oak", "fox", "tin", "cup"]
-    for c in ["hill", "lake", "road", "barn", "gate", "pond", "field", "house", "tower", "bridge", "garden", "orchard", "mill"]
+    f"{colour} {thing} {place}"
+    for colour in ("red", "old", "wet")
+    for thing in ("oak", "fox", "tin", "cup")
+    for place in PLACES
 ]
 RANK = {"fail": 0, "insufficient": 1, "pass": 2}
 FUNNEL = FunnelCounts(

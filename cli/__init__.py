@@ -1,0 +1,1 @@
+"""The `stagegate` command: a thin face over the same functions."""

@@ -1,0 +1,1 @@
+"""Thin Prefect tasks over `core`, one file per stage."""
