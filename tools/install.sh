@@ -37,6 +37,14 @@ usable_venv() {
     >/dev/null 2>&1
 }
 
+# pip writes RECORD last: a package without one was cut off half-way, and pip would take it as done.
+forget_half_installed() {
+  local info
+  for info in .venv/lib/python3.*/site-packages/*.dist-info; do
+    if [ -d "$info" ] && [ ! -e "$info/RECORD" ]; then rm -rf "$info"; fi
+  done
+}
+
 step() { # step TEXT COMMAND...
   say "$1"
   if ! "${@:2}" >>"$log" 2>&1; then
@@ -63,6 +71,7 @@ export PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignor
 
 say "setting up .venv; the first time this downloads about 2.7 GB (most of it torch)"
 usable_venv || step "1/4 virtual environment with $($python --version)" "$python" -m venv .venv
+forget_half_installed
 step "2/4 $torch" .venv/bin/python -m pip install "$torch"
 step "3/4 $(grep -c == requirements.lock) locked packages" \
   .venv/bin/python -m pip install --no-deps -r requirements.lock

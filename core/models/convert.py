@@ -18,7 +18,6 @@ from pathlib import Path
 
 from core.errors import ModelLoadError, StorageError
 from core.files import sha256_file
-from core.models.disk import check_directory
 from core.models.gguf_file import read_header
 from core.models.quiet import first_line, quiet
 
@@ -61,18 +60,20 @@ def recorded_hashes(folder: Path) -> dict[str, str]:
     """Hex sha256 by file name, as written when a directory was converted; empty for other ones."""
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-        return {str(name): str(digest) for name, digest in record["files"].items()}
-    except (OSError, ValueError, KeyError, AttributeError):
+        return {str(name): str(entry["sha256"]) for name, entry in record["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _is_whole(target: Path, file_sha256: str) -> bool:
+    """Whether the conversion was finished and all its files still have their lengths."""
     try:
         record = json.loads((target / RECORD_FILE).read_text(encoding="utf-8"))
-        check_directory(target)
-    except (OSError, ValueError, ModelLoadError):
+        lengths = {name: entry["bytes"] for name, entry in record["files"].items()}
+        whole = all((target / name).stat().st_size == length for name, length in lengths.items())
+        return bool(whole and lengths and record["gguf_sha256"] == file_sha256)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    return isinstance(record, dict) and record.get("gguf_sha256") == file_sha256
 
 
 def _remove_leftovers(target: Path) -> None:
@@ -95,7 +96,10 @@ def _convert_and_rename(
             f"{header.size_bytes / 1e6:,.0f} MB) once; later starts reuse it"
         )
         _write_model(file, work / "model")
-        files = {p.name: sha256_file(p) for p in sorted((work / "model").iterdir())}
+        files = {
+            p.name: {"sha256": sha256_file(p), "bytes": p.stat().st_size}
+            for p in sorted((work / "model").iterdir())
+        }
         record = {
             "gguf_sha256": file_sha256,
             "conversion": CONVERSION,

@@ -41,7 +41,7 @@ def check_directory(folder: Path) -> list[Path]:
         raise ModelLoadError(
             f"{folder} has no tokenizer (looked for {', '.join(TOKENIZER_FILES)}); {_AGAIN}"
         )
-    read_json(folder, "tokenizer.json")
+    _check_tokenizer_end(folder / "tokenizer.json")
     for path in weights:
         if path.suffix == ".safetensors":
             check_safetensors(path)
@@ -92,6 +92,16 @@ def check_safetensors(path: Path) -> None:
             size_bytes=size,
             wanted_bytes=wanted,
         )
+
+
+def _check_tokenizer_end(path: Path) -> None:
+    """Whether the file ends as JSON does. Parsing the tens of MB of a large one takes seconds."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        if not file.read().rstrip().endswith(b"}"):
+            raise ModelLoadError(f"{path} is cut short or not JSON; {_AGAIN}")
 
 
 def _weight_files(folder: Path) -> list[Path]:

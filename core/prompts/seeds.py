@@ -24,43 +24,69 @@ class Seed:
     response: str
 
 
-@cache
-def load_seeds(path: Path = _BUILT_IN) -> tuple[Seed, ...]:
-    """All seeds of a JSONL file, in file order.
+def load_seeds(path: Path | None = None) -> tuple[Seed, ...]:
+    """All seeds of a JSONL file in file order; the built-in ones, read once, where none is given.
 
     Raises:
-        DataFileError: unreadable, or lines that are no seed or repeat an id, with their numbers.
+        DataFileError: unreadable, empty, or lines that are no seed or repeat an id; `lines` holds
+            (line number, problem) for all of them.
     """
+    return _built_in() if path is None else _read(path)
+
+
+@cache
+def _built_in() -> tuple[Seed, ...]:
+    return _read(_BUILT_IN)
+
+
+def _read(path: Path) -> tuple[Seed, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataFileError(f"cannot read seed file {path}: {error}", lines=[]) from error
-    seeds: dict[str, Seed] = {}
-    broken: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, start=1):
-        seed, problem = _parse(line)
-        if seed is not None and seed.id in seeds:
-            problem = f"id {seed.id} is there already"
-        if problem or seed is None:
-            broken.append((number, problem))
-        else:
-            seeds[seed.id] = seed
+    if not text.strip():
+        raise DataFileError(f"seed file {path} is empty; give it one JSON object a line", lines=[])
+    # Not str.splitlines: it also cuts at separators that may stand inside a JSON string.
+    seeds, broken = _parse_lines(text.removesuffix("\n").split("\n"))
     if broken:
         listed = "\n".join(f"  line {number}: {problem}" for number, problem in broken)
-        raise DataFileError(f"{path} has {len(broken)} broken lines:\n{listed}", lines=broken)
-    return tuple(seeds.values())
+        raise DataFileError(
+            f"seed file {path}: {len(broken)} lines cannot be used; correct or remove them:\n"
+            f"{listed}",
+            lines=broken,
+        )
+    return seeds
 
 
-def _parse(line: str) -> tuple[Seed | None, str]:
+def _parse_lines(lines: list[str]) -> tuple[tuple[Seed, ...], list[tuple[int, str]]]:
+    seeds: list[Seed] = []
+    broken: list[tuple[int, str]] = []
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        parsed = _parse(line)
+        if isinstance(parsed, str):
+            broken.append((number, parsed))
+        elif parsed.id in first_line:
+            broken.append((number, f"id {parsed.id!r} is on line {first_line[parsed.id]} already"))
+        else:
+            first_line[parsed.id] = number
+            seeds.append(parsed)
+    return tuple(seeds), broken
+
+
+def _parse(line: str) -> Seed | str:
+    """The seed of one line, or what is wrong with the line."""
     try:
         row = json.loads(line)
     except ValueError as error:
-        return None, f"not JSON ({error})"
+        return f"not JSON ({error})"
     if not isinstance(row, dict):
-        return None, "not an object"
-    empty = [name for name in _FIELDS if not isinstance(row.get(name), str) or not row[name].strip()]
+        return "not an object"
+    empty = [
+        name for name in _FIELDS if not isinstance(row.get(name), str) or not row[name].strip()
+    ]
     if empty:
-        return None, f"{', '.join(empty)} missing or empty"
+        return f"{', '.join(empty)} missing or empty"
     if row["type"] not in TYPES:
-        return None, f"type {row['type']!r} is none of {', '.join(TYPES)}"
-    return Seed(**{name: row[name] for name in _FIELDS}), ""
+        return f"type {row['type']!r} is none of {', '.join(TYPES)}"
+    return Seed(**{name: row[name] for name in _FIELDS})

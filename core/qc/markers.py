@@ -44,7 +44,9 @@ _FENCE = re.compile(r"^[ \t]*```[^\n]*\n.*?^[ \t]*```", re.MULTILINE | re.DOTALL
 
 def chat_token(text: str) -> re.Match[str] | None:
     """First control token of a chat format, or a `### Instruction` style header."""
-    return _CHAT_TOKEN.search(text) or _HEADER.search(text)
+    # Plain containment first: this runs over every candidate, and most have no such character.
+    token = _CHAT_TOKEN.search(text) if "<" in text or "[" in text else None
+    return token or (_HEADER.search(text) if "##" in text else None)
 
 
 def without_fences(text: str) -> str:
@@ -56,6 +58,8 @@ def without_fences(text: str) -> str:
 
 def new_turn(text: str) -> re.Match[str] | None:
     """First turn label (`Q:`, `User:`, ...) that follows an answer, not one that is the answer."""
+    if ":" not in text:
+        return None
     first = _TURN_LABEL.search(text)
     if first and not _is_dialogue(text, first.start()):
         return first
@@ -63,13 +67,10 @@ def new_turn(text: str) -> re.Match[str] | None:
     return inline if inline and not _is_dialogue(text, inline.start()) else None
 
 
-def own_label(text: str) -> re.Match[str] | None:
-    """First `Instruction:` or `Response:` at a line start, or `Instruction:` after a sentence."""
-    return _OWN_LABEL.search(text) or _OWN_INLINE.search(text)
-
-
 def own_restart(text: str) -> re.Match[str] | None:
     """First own label that begins another prompt; `Response:` amid `Key: value` lines does not."""
+    if ":" not in text:
+        return None
     for match in _OWN_LABEL.finditer(text):
         if match["label"].lower() == "instruction" or not _in_record(text, match.start()):
             return match
@@ -88,6 +89,8 @@ def detect_delimiter_leakage(text: str) -> Finding | None:
 
 
 def _leaked_label(text: str) -> re.Match[str] | None:
+    if ":" not in text:
+        return None
     for match in _OWN_LABEL.finditer(text):
         followed = text[match.end() : match.end() + 4].strip()
         # `Instruction: 5` among other scores is a filled-in form, not a prompt.

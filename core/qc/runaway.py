@@ -129,7 +129,9 @@ def _longest_run(units: Sequence[str], wanted: str) -> int:
 
 
 def _letter_loop(text: str) -> Finding | None:
-    loop = _LETTER_LOOP.search(text) if len(text) >= 20 else None
+    if max(map(len, text.split()), default=0) < 20:
+        return None
+    loop = _LETTER_LOOP.search(text)
     if loop and len(set(loop.group(1))) > 1:
         return Finding("runaway", f"{loop.group(1)!r} over and over", loop.span())
     return None

@@ -31,7 +31,7 @@ _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 def detect_unsafe(
     texts: Sequence[str], *, unsafe_probability: float = UNSAFE_PROBABILITY
 ) -> list[Finding | None]:
-    """A finding or None for each text, in order; about 10^4 texts a second.
+    """A finding or None for each text, in order; thousands of texts a second.
 
     Args:
         unsafe_probability: the profanity model's probability from which on a text is unsafe. At the
@@ -42,11 +42,14 @@ def detect_unsafe(
         (index, match)
         for index, text in enumerate(texts)
         if findings[index] is None
-        for match in _SENTENCE.finditer(_blank_innocent(text))
+        for match in _SENTENCE.finditer(text)
     ]
     probabilities = _profanity([match.group() for _, match in sentences])
-    for (index, match), probability in zip(sentences, probabilities, strict=True):
-        if probability >= unsafe_probability and findings[index] is None:
+    for (index, match), first in zip(sentences, probabilities, strict=True):
+        if first < unsafe_probability or findings[index] is not None:
+            continue
+        probability = _without_innocent(match.group(), first)
+        if probability >= unsafe_probability:
             why = f"profanity model gives {probability:.2f} (limit {unsafe_probability:.2f})"
             findings[index] = Finding(NAME, why, match.span())
     return findings
@@ -63,8 +66,10 @@ def _profanity(sentences: Sequence[str]) -> list[float]:
     return [scores[sentence] for sentence in sentences]
 
 
-def _blank_innocent(text: str) -> str:
-    return _phrases("innocent.txt", 0).sub(lambda match: " " * len(match.group()), text)
+def _without_innocent(sentence: str, probability: float) -> float:
+    """Probability of the sentence with its innocent phrases blanked out."""
+    blanked, found = _phrases("innocent.txt", 0).subn(" ", sentence)
+    return _profanity([blanked])[0] if found else probability
 
 
 def _hazard(text: str) -> Finding | None:
