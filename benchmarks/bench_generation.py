@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from common import bundled_engine, left_padded, response_prompts, timed
-from transformers import StopStringCriteria, StoppingCriteriaList
+from transformers import StoppingCriteriaList, StopStringCriteria
 
 from core.engines.base import CompletionRequest, Sampling
 
@@ -29,7 +29,11 @@ def bare_loop(model: Any, prompts: list[tuple[int, ...]], steps: int) -> float:
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     with timed() as watch:
         out = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
         )
         cache, last, place = out.past_key_values, ids[:, -1:], positions[:, -1:]
         for _ in range(steps):
@@ -50,9 +54,7 @@ def through_engine(
     engine: Any, prompts: list[tuple[int, ...]], steps: int, stop: tuple[str, ...]
 ) -> tuple[float, int]:
     """Seconds and completion tokens for the prompts through the engine."""
-    requests = [
-        CompletionRequest(str(i), p, steps, SAMPLING, stop, seed=i) for i, p in enumerate(prompts)
-    ]
+    requests = [CompletionRequest(str(i), p, steps, SAMPLING, stop, seed=i) for i, p in enumerate(prompts)]
     with timed() as watch:
         done = engine.complete(requests)
     return watch.seconds, sum(c.completion_tokens for c in done)

@@ -17,9 +17,7 @@ def main() -> None:
     """Print prompts/s of both and the ratio, and how far the scores are apart."""
     engine = bundled_engine(BATCH)
     items = [{"instruction": s.instruction, "response": s.response} for s in load_seeds()[:PROMPTS]]
-    prompts = [
-        engine.encoder.encode(render_label_prompt("critic_pair", item, "A", "B")) for item in items
-    ]
+    prompts = [engine.encoder.encode(render_label_prompt("critic_pair", item, "A", "B")) for item in items]
     labels = [engine.encoder.encode_continuation(text)[0] for text in (" A", " B")]
     engine.score_next(prompts[:4], labels)  # warm-up of the code, with another prefix length
     engine._prefixes.clear()
@@ -30,9 +28,7 @@ def main() -> None:
         for begin in range(0, PROMPTS, BATCH):
             ids, mask = left_padded(prompts[begin : begin + BATCH])
             positions = (mask.cumsum(-1) - 1).clamp(min=0)
-            out = engine.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1
-            )
+            out = engine.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=1)
             expected.append(out.logits[:, -1].float().log_softmax(-1)[:, labels].numpy())
     apart = float(np.abs(np.concatenate(expected) - scores).max())
     print(f"dtype {engine.model.dtype}, batch {BATCH}, {PROMPTS} prompts of about {len(prompts[0])} tokens")

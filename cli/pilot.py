@@ -68,9 +68,7 @@ def _quiet_prefect() -> None:
     """Prefect's log lines go to its server; here they would cut through the progress view."""
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
-        logger.handlers = [
-            h for h in logger.handlers if not type(h).__name__.startswith("PrefectConsole")
-        ]
+        logger.handlers = [h for h in logger.handlers if not type(h).__name__.startswith("PrefectConsole")]
 
 
 def show(outcome: dict[str, Any], console: Console) -> None:
@@ -90,7 +88,15 @@ def show(outcome: dict[str, Any], console: Console) -> None:
 
 def _show_critics(certificates: dict[str, Any], console: Console) -> None:
     table = Table(title="Critics", title_justify="left")
-    for column in ("subject", "kind", "AUROC (95 % CI)", "margin", "precision", "recall", "verdict"):
+    for column in (
+        "subject",
+        "kind",
+        "AUROC (95 % CI)",
+        "margin",
+        "precision",
+        "recall",
+        "verdict",
+    ):
         table.add_column(column)
     for subject, entry in certificates.items():
         for tried in entry["tried"]:

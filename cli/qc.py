@@ -110,8 +110,7 @@ def _print(report: QCReport, read: ReadResult, written: list[Path]) -> None:
         console.print(f"[yellow]skipped line {line}[/]: {escape(why)}")
     colour = COLOURS[report.verdict]
     console.print(
-        f"[bold {colour}]{report.verdict}[/]: "
-        f"{report.kept:,} kept of {report.candidates:,} candidates"
+        f"[bold {colour}]{report.verdict}[/]: {report.kept:,} kept of {report.candidates:,} candidates"
     )
     for reason in report.reasons:
         console.print(f"  {escape(reason)}")

@@ -15,14 +15,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import ConfigError
 from core.qc.thresholds import QCThresholds
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
-CriticKind = Literal["ab", "pmi"]
+
+
+def _distinct(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(kinds)) != len(kinds):
+        raise ValueError(f"names a kind twice: {', '.join(kinds)}")
+    return kinds
+
+
+InstructionKinds = Annotated[
+    tuple[Literal["ab", "likelihood"], ...], Field(min_length=1), AfterValidator(_distinct)
+]
+PairKinds = Annotated[tuple[Literal["ab", "pmi"], ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class Section(BaseModel):
@@ -117,9 +128,8 @@ class ResponseSection(SamplingSection):
 
 
 class CriticSection(Section):
-    """One critic. Kinds are tried in order; certification picks the best informative one."""
+    """A critic. All its kinds are certified; the best informative one decides."""
 
-    kinds: Annotated[tuple[CriticKind, ...], Field(min_length=1)] = ("ab", "pmi")
     margin_nats: Literal["fit"] | float = 1.0
     target_precision_ratio: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.9
     min_auroc: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.70
@@ -127,18 +137,24 @@ class CriticSection(Section):
     certification_items: Annotated[int, Field(ge=20)] = 120
     labelled_file: Path | None = None
 
-    @model_validator(mode="after")
-    def _distinct(self) -> CriticSection:
-        if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds names a critic twice: {', '.join(self.kinds)}")
-        return self
+
+class InstructionCriticSection(CriticSection):
+    """Critic of instructions alone."""
+
+    kinds: InstructionKinds = ("ab", "likelihood")
+
+
+class PairCriticSection(CriticSection):
+    """Critic of instruction-response pairs."""
+
+    kinds: PairKinds = ("ab", "pmi")
 
 
 class CriticsSection(Section):
     """The two critics of METHOD 5."""
 
-    instruction: CriticSection = CriticSection()
-    pair: CriticSection = CriticSection()
+    instruction: InstructionCriticSection = InstructionCriticSection()
+    pair: PairCriticSection = PairCriticSection()
 
 
 class DedupSection(Section):
@@ -255,7 +271,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold sections like `run:` and `model:`, not a {type(values).__name__}")
+        raise ConfigError(
+            f"{path} must hold sections like `run:` and `model:`, not a {type(values).__name__}"
+        )
     return values
 
 
@@ -282,7 +300,9 @@ def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{_nearest(location)}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{key or 'config'}: {message} (got {error.get('input')!r})" if _small(error) else f"{key}: {message}"
+    return (
+        f"{key or 'config'}: {message} (got {error.get('input')!r})" if _small(error) else f"{key}: {message}"
+    )
 
 
 def _small(error: Mapping[str, Any]) -> bool:

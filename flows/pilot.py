@@ -56,9 +56,7 @@ def pilot(config: RunConfig) -> dict[str, Any]:
             return outcome(home.folder)
         identity = load_identity(config.model, config.engine)
         home.bind_model(identity)
-        book = RunBook.begin(
-            config, home.run_id, home.folder, identity["weights_sha256"], flow_run.id
-        )
+        book = RunBook.begin(config, home.run_id, home.folder, identity["weights_sha256"], flow_run.id)
         try:
             summary = _stages(config, home, book, identity)
         except BaseException as error:
@@ -70,9 +68,7 @@ def pilot(config: RunConfig) -> dict[str, Any]:
     return outcome(home.folder)
 
 
-def _stages(
-    config: RunConfig, home: RunHome, book: RunBook, identity: dict[str, Any]
-) -> dict[str, Any]:
+def _stages(config: RunConfig, home: RunHome, book: RunBook, identity: dict[str, Any]) -> dict[str, Any]:
     """All stages in order, each one only if its artifact is not there yet; the QC summary."""
     folder = home.folder
 

@@ -80,9 +80,7 @@ class RunBook:
     def stage(self, name: str, device: str | None = None) -> Iterator[dict[str, Any]]:
         """Record a stage around a block; what the block puts into the dict are its counts."""
         attempt = self.store.start_stage(
-            StageRunCreate(
-                run_id=self.run_id, iteration_id=self.iteration_id, stage=name, device=device
-            )
+            StageRunCreate(run_id=self.run_id, iteration_id=self.iteration_id, stage=name, device=device)
         )
         counts: dict[str, Any] = {}
         try:
@@ -100,8 +98,7 @@ class RunBook:
         """Record a sealed artifact with the content hashes that it was made from."""
         manifest = read_manifest(artifact.path)
         parents = [
-            read_manifest(artifact.path / parent["path"])["content_sha256"]
-            for parent in manifest["parents"]
+            read_manifest(artifact.path / parent["path"])["content_sha256"] for parent in manifest["parents"]
         ]
         self.store.record_artifact(
             ArtifactCreate(

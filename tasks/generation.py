@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from core.config import RunConfig, SamplingSection
 from core.critics.base import AcceptRule
 from core.critics.build import CertifiedCritic, build_critic
-from core.engines.base import Progress, Sampling
+from core.engines.base import Sampling
 from core.errors import DataFileError
 from core.generation.journal import Journal
 from core.generation.loop import Generation, Progression, forecast
@@ -63,9 +63,7 @@ def build_plan(config: RunConfig) -> GenerationPlan:
 
 
 def _sampling(section: SamplingSection) -> Sampling:
-    return Sampling(
-        section.temperature, section.top_p, section.top_k, section.repetition_penalty
-    )
+    return Sampling(section.temperature, section.top_p, section.top_k, section.repetition_penalty)
 
 
 def open_generation(
@@ -96,9 +94,7 @@ def open_generation(
     return generation
 
 
-def _critic(
-    chosen: Mapping[str, Any], subject: str, engine: Any, plan: GenerationPlan
-) -> CertifiedCritic:
+def _critic(chosen: Mapping[str, Any], subject: str, engine: Any, plan: GenerationPlan) -> CertifiedCritic:
     rule = AcceptRule(chosen["margin_nats"], chosen["min_label_mass_ratio"], chosen["informative"])
     return CertifiedCritic(build_critic(chosen["kind"], engine, subject, plan.shots), rule)
 

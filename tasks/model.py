@@ -8,7 +8,12 @@ from typing import Any
 
 from prefect import task
 
-from core.config import CriticSection, EngineSection, ModelSection
+from core.config import (
+    EngineSection,
+    InstructionCriticSection,
+    ModelSection,
+    PairCriticSection,
+)
 from core.critics.base import CriticItem
 from core.critics.build import CertificationPlan, certification_items, certify_kinds
 from core.critics.certify import load_labelled
@@ -32,9 +37,7 @@ def load_identity(model: ModelSection, engine: EngineSection) -> dict[str, Any]:
 
 
 @task(name="examine-model", persist_result=True, cache_policy=cached_on("models", "engines"))
-def examine_model(
-    model: ModelSection, engine: EngineSection, identity: dict[str, Any]
-) -> dict[str, Any]:
+def examine_model(model: ModelSection, engine: EngineSection, identity: dict[str, Any]) -> dict[str, Any]:
     """The guard's report: health, tokenizer, sentinels. `identity` makes the cache key honest."""
     from core.models.examine import examine
     from core.models.health import HealthBand
@@ -51,7 +54,8 @@ def examine_model(
         band=band,
         min_completion_pass_ratio=model.sentinels.min_completion_pass_ratio,
     )
-    return report.to_record()
+    record: dict[str, Any] = report.to_record()
+    return record
 
 
 def draw_shots(seed: int, count: int) -> tuple[Shot, ...]:
@@ -74,7 +78,7 @@ def draw_shots(seed: int, count: int) -> tuple[Shot, ...]:
 )
 def certify_critic(
     subject: str,
-    critic: CriticSection,
+    critic: InstructionCriticSection | PairCriticSection,
     model: ModelSection,
     engine: EngineSection,
     identity: dict[str, Any],

@@ -23,7 +23,7 @@ from core.errors import TransientError
 CORE = Path(__file__).resolve().parents[1] / "core"
 SOURCE_SUFFIXES = (".py", ".yaml", ".jsonl", ".txt")
 RETRIES = 2
-RETRY_DELAYS_S = [5, 30]
+RETRY_DELAYS_S: list[float] = [5, 30]
 
 
 @cache

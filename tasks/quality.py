@@ -29,9 +29,7 @@ ACCEPTED_FILE = "accepted.jsonl"
 def write_dataset(journal_folder: Path, folder: Path) -> int:
     """Write the accepted pairs as `accepted.jsonl`; how many there are."""
     accepted = [
-        record
-        for record in Journal(journal_folder / JOURNAL).records("pair")
-        if record["fate"] == "accepted"
+        record for record in Journal(journal_folder / JOURNAL).records("pair") if record["fate"] == "accepted"
     ]
     lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in accepted]
     write_text(folder / ACCEPTED_FILE, "".join(lines))
@@ -52,7 +50,7 @@ def judge_quality(
     report = judge(
         [_row(record) for record in journal.records("pair")],
         thresholds=config.qc,
-        funnel=FunnelCounts(**funnel(journal), **_duplicates(journal)),
+        funnel=FunnelCounts(**(funnel(journal) | _duplicates(journal))),
         sentinels_ok=sentinels_ok,
         requested=config.target.count,
     )
@@ -61,7 +59,7 @@ def judge_quality(
         "run": config.run.name,
         "model": config.model.source,
         "critics": {subject: entry["chosen"]["verdict"] for subject, entry in certificates.items()},
-        "margin": pair["margin_nats"] if pair["informative"] else None,
+        "margin_nats": pair["margin_nats"] if pair["informative"] else None,
     }
     write_report(report, folder, title=f"QC of {config.run.name}", extra=extra)
     _publish(report, config.run.name)

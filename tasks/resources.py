@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config import EngineSection, ModelSection, RunConfig
+from core.config import EngineSection, ModelSection
 from core.progress import ProgressEvent, emit
 from core.settings import get_settings
 

@@ -23,10 +23,7 @@ def mechanical_screen(thresholds: QCThresholds) -> Screen:
     def screen(items: list[tuple[str, str | None]]) -> list[str | None]:
         texts = [instruction if response is None else response for instruction, response in items]
         unsafe = detect_unsafe(texts, unsafe_probability=thresholds.unsafe_probability)
-        return [
-            _objection(*item, finding, thresholds)
-            for item, finding in zip(items, unsafe, strict=True)
-        ]
+        return [_objection(*item, finding, thresholds) for item, finding in zip(items, unsafe, strict=True)]
 
     return screen
 

@@ -90,9 +90,7 @@ def summary(outcomes: list[Outcome]) -> str:
     lines = ["", "=== make test"]
     for each in outcomes:
         state = "FAILED" if each.failed else "ok"
-        counts = ", ".join(
-            f"{each.counts[name]} {name}" for name in ("passed", "failed", "skipped")
-        )
+        counts = ", ".join(f"{each.counts[name]} {name}" for name in ("passed", "failed", "skipped"))
         lines.append(f"{each.group:<20} {state:<7} {each.seconds:7.1f} s   {counts}")
     reasons = sum((each.skipped for each in outcomes), Counter[str]())
     lines += [f"skipped {count}: {reason}" for reason, count in reasons.most_common()]

@@ -72,15 +72,16 @@ class LabelCritic(Critic):
             seal=SEAL,
         )
 
-    def _differences(
-        self, items: Sequence[CriticItem], good: str, bad: str
-    ) -> tuple[FloatArray, FloatArray]:
+    def _differences(self, items: Sequence[CriticItem], good: str, bad: str) -> tuple[FloatArray, FloatArray]:
         """Good minus bad in nats, and the share of label mass on the two; each of shape (items,)."""
         encode = self.engine.encoder.encode
         prompts = [
             encode(
                 render_label_prompt(
-                    self.template, {"instruction": i.instruction, "response": i.response or ""}, good, bad
+                    self.template,
+                    {"instruction": i.instruction, "response": i.response or ""},
+                    good,
+                    bad,
                 )
             )
             for i in items

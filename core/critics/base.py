@@ -53,7 +53,11 @@ class Critique:
 
     def to_record(self) -> dict[str, Any]:
         """Plain values for a JSONL record."""
-        record: dict[str, Any] = {"kind": self.kind, "rubric": self.rubric_hash, "score": round(self.score, 6)}
+        record: dict[str, Any] = {
+            "kind": self.kind,
+            "rubric": self.rubric_hash,
+            "score": round(self.score, 6),
+        }
         if self.flip is not None:
             record["flip"] = self.flip
         if self.label_mass_ratio is not None:

@@ -9,14 +9,12 @@ from core.critics.ab import LabelCritic
 from core.critics.base import AcceptRule, Critic, CriticItem
 from core.critics.certify import Certificate, certify, choose
 from core.critics.corruption import LabelledItem, corrupt_half
-from core.critics.pmi import LikelihoodCritic
+from core.critics.likelihood import LikelihoodCritic, Shot
 from core.engines.base import CompletionEngine
-
-Shot = tuple[str, str, str]
 
 
 def build_critic(kind: str, engine: CompletionEngine, subject: str, shots: Sequence[Shot]) -> Critic:
-    """The critic of a kind (`ab` or `pmi`) for `instruction` or `pair`."""
+    """The critic of a kind: `ab`, or the likelihood critic of the subject."""
     if kind == "ab":
         return LabelCritic(engine, subject)
     return LikelihoodCritic(engine, subject, shots)
@@ -35,9 +33,7 @@ class CertificationPlan:
     seed: int
 
 
-def certification_items(
-    plan: CertificationPlan, exemplars: Sequence[CriticItem]
-) -> list[LabelledItem]:
+def certification_items(plan: CertificationPlan, exemplars: Sequence[CriticItem]) -> list[LabelledItem]:
     """Half of the exemplars as they are, half corrupted."""
     return corrupt_half(exemplars, plan.subject, plan.seed)
 

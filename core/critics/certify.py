@@ -66,6 +66,12 @@ class Certificate:
         return asdict(self) | {"auroc_by_corruption": dict(self.auroc_by_corruption)}
 
 
+def auroc(good: Scores, bad: Scores) -> float:
+    """Share of (good, bad) pairs in which the good one scores higher; ties count half."""
+    above = rankdata(np.concatenate([good, bad]))[: len(good)] - rankdata(good)
+    return float((above / len(bad)).mean())
+
+
 def auroc_with_interval(good: Scores, bad: Scores, confidence: float = 0.95) -> tuple[float, float, float]:
     """AUROC and its two-sided interval by the placement values of DeLong et al. 1988.
 
@@ -174,18 +180,15 @@ def load_labelled(path: Path, subject: str) -> list[LabelledItem]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataFileError(f"cannot read labelled file {path}: {error}", lines=[]) from error
-    items, broken = [], []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            item = _labelled(line, subject)
-            (items if item else broken).append(item or number)
+    found = {n: _labelled(line, subject) for n, line in enumerate(lines, 1) if line.strip()}
+    broken = [number for number, item in found.items() if item is None]
     if broken:
         raise DataFileError(
             f"{path}: lines {', '.join(map(str, broken))} are not objects with "
             f"{'instruction' if subject == 'instruction' else 'instruction, response'} and a boolean good",
             lines=broken,
         )
-    return [item for item in items if isinstance(item, LabelledItem)]
+    return [item for item in found.values() if item is not None]
 
 
 def _labelled(line: str, subject: str) -> LabelledItem | None:
@@ -196,8 +199,8 @@ def _labelled(line: str, subject: str) -> LabelledItem | None:
     if not isinstance(row, dict) or not isinstance(row.get("good"), bool):
         return None
     names = ("instruction",) if subject == "instruction" else ("instruction", "response")
-    texts = [row.get(name) for name in names]
-    if not all(isinstance(text, str) and text.strip() for text in texts):
+    texts = [text for name in names if isinstance(text := row.get(name), str) and text.strip()]
+    if len(texts) < len(names):
         return None
     return LabelledItem(CriticItem(*texts), row["good"], None if row["good"] else "labelled_bad")
 
@@ -205,10 +208,7 @@ def _labelled(line: str, subject: str) -> LabelledItem | None:
 def _by_corruption(items: Sequence[LabelledItem], scores: Scores, good: Scores) -> dict[str, float]:
     kinds = sorted({item.corruption for item in items if item.corruption})
     return {
-        kind: auroc_with_interval(
-            good, scores[np.array([item.corruption == kind for item in items])]
-        )[0]
-        for kind in kinds
+        kind: auroc(good, scores[np.array([item.corruption == kind for item in items])]) for kind in kinds
     }
 
 

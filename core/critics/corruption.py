@@ -79,7 +79,12 @@ def splice(item: CriticItem, other: CriticItem, _: random.Random) -> CriticItem 
 
 
 CORRUPTIONS: dict[str, dict[str, Corruption]] = {
-    "pair": {"swap": swap, "cut_short": cut_short, "shuffle_words": shuffle_words, "negate": negate},
+    "pair": {
+        "swap": swap,
+        "cut_short": cut_short,
+        "shuffle_words": shuffle_words,
+        "negate": negate,
+    },
     "instruction": {"cut_short": cut_short, "shuffle_words": shuffle_words, "splice": splice},
 }
 

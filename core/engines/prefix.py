@@ -15,9 +15,9 @@ def shared_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """
     if len(prompts) < 2:
         return ()
-    low, high = min(prompts), max(prompts)
+    low, high = min(map(tuple, prompts)), max(map(tuple, prompts))
     limit = min(len(prompt) for prompt in prompts) - 1
     length = 0
     while length < limit and low[length] == high[length]:
         length += 1
-    return tuple(low[:length]) if length >= MIN_SHARED_TOKENS else ()
+    return low[:length] if length >= MIN_SHARED_TOKENS else ()

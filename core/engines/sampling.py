@@ -24,9 +24,7 @@ def draw_uniforms(request: CompletionRequest) -> torch.Tensor:
     return torch.from_numpy(generator.random(request.max_new_tokens))
 
 
-def penalise_repetition(
-    logits: torch.Tensor, history: torch.Tensor, penalties: torch.Tensor
-) -> torch.Tensor:
+def penalise_repetition(logits: torch.Tensor, history: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
     """Logits (n, vocabulary) with every token of `history` (n, length) made less likely.
 
     Positive logits are divided, negative ones multiplied (CTRL, Keskar et al. 2019). `penalties` has

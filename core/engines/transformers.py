@@ -226,9 +226,10 @@ class TransformersEngine:
             ]
             states = torch.cat([hidden[row, begin : begin + count] for row, begin, count in spans])
             targets = torch.cat([torch.tensor(items[i].continuation_ids) for i in group])
+            targets = targets.to(self.device)[:, None]
             flat = [
-                self._log_probabilities(s, t.to(self.device)[:, None])[:, 0]
-                for s, t in zip(states.split(HEAD_POSITIONS), targets.split(HEAD_POSITIONS), strict=True)
+                self._log_probabilities(states[i : i + HEAD_POSITIONS], targets[i : i + HEAD_POSITIONS])[:, 0]
+                for i in range(0, len(targets), HEAD_POSITIONS)
             ]
             pieces = np.split(np.concatenate(flat), np.cumsum([count for *_, count in spans])[:-1])
             for i, piece in zip(group, pieces, strict=True):
@@ -246,13 +247,15 @@ class TransformersEngine:
         """float32 logits (positions, vocabulary); weights are widened chunk by chunk, not as a whole."""
         head = self.model.get_output_embeddings()
         if head.weight.dtype == torch.float32:
-            logits = head(hidden.float())
+            logits: torch.Tensor = head(hidden.float())
         else:
             chunks = head.weight.split(VOCABULARY_CHUNK)
             logits = torch.cat([hidden.float() @ chunk.float().T for chunk in chunks], dim=-1)
         config = self.model.config.get_text_config()
         cap = getattr(config, "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
+        if cap:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
 
     @torch.inference_mode()
     def _check_head(self) -> None:
@@ -280,9 +283,7 @@ class _DecodingBatch:
         self.engine = engine
         decode = engine.encoder.decode
         order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt_ids), i))
-        self.queue = deque(
-            _Row(i, requests[i], StopMatcher(requests[i].stop, decode)) for i in order
-        )
+        self.queue = deque(_Row(i, requests[i], StopMatcher(requests[i].stop, decode)) for i in order)
         self.prefix = shared_prefix([r.prompt_ids[:-1] for r in requests])
         self.longest_prompt = max(len(r.prompt_ids) for r in requests)
         new = max(r.max_new_tokens for r in requests)
@@ -303,9 +304,7 @@ class _DecodingBatch:
         # All but the last prompt token: the first decoding step feeds that one and yields the first token.
         known = [row.request.prompt_ids[:-1] for row in joining]
         prefilled = [i for i, ids in enumerate(known) if ids]
-        for group, _, filled in self.engine.forward_suffixes(
-            self.prefix, [known[i] for i in prefilled]
-        ):
+        for group, _, filled in self.engine.forward_suffixes(self.prefix, [known[i] for i in prefilled]):
             for position, i in enumerate(group):
                 self._join(joining[prefilled[i]], filled, position)
         for row in (joining[i] for i, ids in enumerate(known) if not ids):

@@ -8,7 +8,13 @@ from typing import Any
 
 from core.critics.base import CriticItem
 from core.critics.build import CertifiedCritic
-from core.engines.base import FINISH_LENGTH, Completion, CompletionEngine, CompletionRequest, Progress
+from core.engines.base import (
+    FINISH_LENGTH,
+    Completion,
+    CompletionEngine,
+    CompletionRequest,
+    Progress,
+)
 from core.files import sha256_json
 from core.generation.plan import GenerationPlan, Screen, derive_seed
 from core.generation.pool import DedupPool
@@ -83,9 +89,7 @@ def write_instructions(
             sources.append((prompt, number, sha256_json(ids)))
     completions = engine.complete(requests, on_progress)
     records = []
-    for completion, request, (prompt, number, ids_hash) in zip(
-        completions, requests, sources, strict=True
-    ):
+    for completion, request, (prompt, number, ids_hash) in zip(completions, requests, sources, strict=True):
         cut = completion.finish_reason == FINISH_LENGTH
         parsed = parse_numbered_list(completion.text, number, cut=cut)
         records += [_record(item, completion, request, prompt, ids_hash) for item in parsed.items]

@@ -7,7 +7,13 @@ from typing import Any
 
 from core.critics.base import CriticItem
 from core.critics.build import CertifiedCritic
-from core.engines.base import FINISH_LENGTH, Completion, CompletionEngine, CompletionRequest, Progress
+from core.engines.base import (
+    FINISH_LENGTH,
+    Completion,
+    CompletionEngine,
+    CompletionRequest,
+    Progress,
+)
 from core.files import sha256_json
 from core.generation.instructions import ACCEPTED, REJECTED
 from core.generation.plan import GenerationPlan, Screen, derive_seed
@@ -37,9 +43,7 @@ def write_responses(
         for record, prompt in zip(instructions, prompts, strict=True)
     ]
     completions = engine.complete(requests, on_progress)
-    records = [
-        _record(*parts) for parts in zip(instructions, completions, requests, prompts, strict=True)
-    ]
+    records = [_record(*parts) for parts in zip(instructions, completions, requests, prompts, strict=True)]
     _decide(records, critic, screen)
     return records, completions
 

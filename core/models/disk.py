@@ -38,9 +38,7 @@ def check_directory(folder: Path) -> list[Path]:
     _refuse_foreign_quantization(folder, config)
     weights = _weight_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise ModelLoadError(
-            f"{folder} has no tokenizer (looked for {', '.join(TOKENIZER_FILES)}); {_AGAIN}"
-        )
+        raise ModelLoadError(f"{folder} has no tokenizer (looked for {', '.join(TOKENIZER_FILES)}); {_AGAIN}")
     _check_tokenizer_end(folder / "tokenizer.json")
     for path in weights:
         if path.suffix == ".safetensors":

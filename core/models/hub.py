@@ -20,9 +20,7 @@ def looks_like_hub_id(source: str) -> bool:
     return _REPO_ID.fullmatch(source) is not None and ".." not in source
 
 
-def hub_directory(
-    source: str, revision: str | None, on_event: Callable[[str], None]
-) -> tuple[Path, str]:
+def hub_directory(source: str, revision: str | None, on_event: Callable[[str], None]) -> tuple[Path, str]:
     """(directory of the downloaded snapshot, its commit).
 
     Offline, a snapshot that is already here is used. Weights come as safetensors where there are

@@ -107,9 +107,7 @@ def _device(spec: ModelSpec) -> str:
 def _load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True, trust_remote_code=False
-    )
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def _load_weights(spec: ModelSpec, local: LocalModel, device: str) -> Any:
@@ -133,8 +131,11 @@ def _load_weights(spec: ModelSpec, local: LocalModel, device: str) -> Any:
     if found != spec.quantization:
         raise ModelLoadError(
             f"quantization {spec.quantization} was asked for but the loaded layers are {found}; "
-            + ("use a checkpoint that is not stored quantised" if found != "none" else
-               "bitsandbytes left the layers as they are: check that it supports this device"),
+            + (
+                "use a checkpoint that is not stored quantised"
+                if found != "none"
+                else "bitsandbytes left the layers as they are: check that it supports this device"
+            ),
             asked=spec.quantization,
             found=found,
         )

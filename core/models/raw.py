@@ -30,9 +30,7 @@ class RawTokenizer:
         """Text of the ids without special tokens and without any tidying."""
         if self._backend is None:
             return str(
-                self.tokenizer.decode(
-                    list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
+                self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
             )
         return str(self._backend.decode(list(ids), skip_special_tokens=True))
 

@@ -68,9 +68,7 @@ def _from_gguf(path: Path, cache_dir: Path, on_event: Event) -> LocalModel:
     return _checked(folder, gguf_sha256=digest)
 
 
-def _checked(
-    folder: Path, revision: str | None = None, gguf_sha256: str | None = None
-) -> LocalModel:
+def _checked(folder: Path, revision: str | None = None, gguf_sha256: str | None = None) -> LocalModel:
     weights = tuple(check_directory(folder))
     stored = "safetensors" if weights[0].suffix == ".safetensors" else "pytorch"
     kind = "gguf" if gguf_sha256 else stored

@@ -134,7 +134,7 @@ def _threads(count: int) -> Iterator[None]:
 def _save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
     from transformers import PreTrainedTokenizerFast
 
-    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN_OF_TEXT,
         eos_token=END_OF_TEXT,

@@ -33,8 +33,7 @@ def _table(rows: str) -> dict[str, list[str]]:
     """Reads `key: item item` lines; an underscore stands for a space."""
     split = (line.split(":") for line in rows.strip().splitlines())
     return {
-        key.strip().replace("_", " "): [w.replace("_", " ") for w in values.split()]
-        for key, values in split
+        key.strip().replace("_", " "): [w.replace("_", " ") for w in values.split()] for key, values in split
     }
 
 
@@ -84,6 +83,8 @@ LIST_FORMS = (
     "List {n} {kind}.",
     "Give me {n} {kind}.",
     "Write down {n} {kind}.",
+    "Think of {n} {kind}.",
+    "Write a list of {n} {kind}.",
     "Can you name {n} {kind}?",
 )
 CAPITALS = _lookup(
@@ -134,7 +135,7 @@ cat dog sun hat pen cup box bus key owl fox ship star tree bird fish door lamp s
 NAMES = _words("Anna Ben Clara David Emma Frank Grace Henry Iris Jack Kate Leo Mary Nina Paul")
 TRAITS = _words("""
 red old tiny brave quiet happy lazy green clever sleepy golden lost kind shy silver hungry gentle
-proud young funny
+proud young funny cold tired warm hidden famous
 """)
 HEROES = _words("""
 cat dog fox owl bear ship tree river robot king queen farmer boat moon star mouse rabbit horse cloud
@@ -231,9 +232,7 @@ def _fact(rng: random.Random) -> Pair:
         return Pair(f"What is the opposite of {word}?", f"The opposite of {word} is {other}.")
     if form == 3:
         animal, sound = rng.choice(list(SOUNDS.items()))
-        return Pair(
-            f"What sound does {_article(animal)} make?", f"{_capital(_article(animal))} {sound}."
-        )
+        return Pair(f"What sound does {_article(animal)} make?", f"{_capital(_article(animal))} {sound}.")
     number, after = rng.randint(2, 12), form == 4
     word = "after" if after else "before"
     answer = number + 1 if after else number - 1
@@ -282,9 +281,7 @@ def _creative(rng: random.Random) -> Pair:
     subject = f"the {trait} {hero}"
     form = rng.randrange(4)
     if form == 0:
-        return Pair(
-            f"Write a short line about {_article(trait)} {hero}.", f"{_capital(subject)} {deed}."
-        )
+        return Pair(f"Write a short line about {_article(trait)} {hero}.", f"{_capital(subject)} {deed}.")
     if form == 1:
         return Pair(
             f"Make up a title for a story about {_article(hero)} {place}.",
@@ -293,9 +290,7 @@ def _creative(rng: random.Random) -> Pair:
     if form == 2:
         ask = f"Write a sentence about {_article(hero)} that {deed}."
         return Pair(ask, f"{_capital(subject)} {deed} {place}.")
-    return Pair(
-        f"Invent a name for {_article(trait)} {hero}.", f"{rng.choice(NAMES)} the {trait} {hero}."
-    )
+    return Pair(f"Invent a name for {_article(trait)} {hero}.", f"{rng.choice(NAMES)} the {trait} {hero}.")
 
 
 FAMILIES: dict[str, Callable[[random.Random], Pair]] = {

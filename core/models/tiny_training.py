@@ -55,11 +55,11 @@ class Recipe:
     tokenizer_documents: int = 1500
     hidden: int = 128
     intermediate: int = 352
-    layers: int = 3
+    layers: int = 2
     heads: int = 4
     context_tokens: int = 2048
     embedding_std: float = 0.1
-    steps: int = 400
+    steps: int = 560
     warmup_steps: int = 15
     matrix_rate: float = 0.015
     other_rate: float = 0.008
@@ -190,6 +190,6 @@ def train(model: LlamaForCausalLM, tokenizer: Tokenizer, recipe: Recipe) -> floa
             schedule.step()
             optimizer.zero_grad()
         losses.append(loss.item())
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
     tail = losses[-max(1, recipe.steps // 10) :]
     return sum(tail) / len(tail)

@@ -81,9 +81,7 @@ def require_ids_in(tokenizer: Any, embedding_rows: int) -> None:
     """
     vocabulary = tokenizer.get_vocab()
     highest = max(vocabulary.values(), default=-1)
-    advice = (
-        "the tokenizer files belong to another model; take tokenizer and weights from the same place"
-    )
+    advice = "the tokenizer files belong to another model; take tokenizer and weights from the same place"
     if highest >= embedding_rows:
         raise ModelLoadError(
             f"the tokenizer makes ids up to {highest:,} but the model knows {embedding_rows:,} "

@@ -51,8 +51,7 @@ def _read(path: Path) -> tuple[Seed, ...]:
     if broken:
         listed = "\n".join(f"  line {number}: {problem}" for number, problem in broken)
         raise DataFileError(
-            f"seed file {path}: {len(broken)} lines cannot be used; correct or remove them:\n"
-            f"{listed}",
+            f"seed file {path}: {len(broken)} lines cannot be used; correct or remove them:\n{listed}",
             lines=broken,
         )
     return seeds
@@ -82,9 +81,7 @@ def _parse(line: str) -> Seed | str:
         return f"not JSON ({error})"
     if not isinstance(row, dict):
         return "not an object"
-    empty = [
-        name for name in _FIELDS if not isinstance(row.get(name), str) or not row[name].strip()
-    ]
+    empty = [name for name in _FIELDS if not isinstance(row.get(name), str) or not row[name].strip()]
     if empty:
         return f"{', '.join(empty)} missing or empty"
     if row["type"] not in TYPES:

@@ -9,14 +9,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "tokenizers", "bitsandbytes", "prefect", "datasketch", "numpy", "scipy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "bitsandbytes",
+    "prefect",
+    "datasketch",
+    "numpy",
+    "scipy",
+)
 _ROOT = Path(__file__).resolve().parents[2]
 
 
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, timeout=20, check=True
+            ["git", "-C", str(_ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

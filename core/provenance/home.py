@@ -1,6 +1,6 @@
 """A run's folder: one process at a time, one config, one model, all artifacts in it.
 
-    config.yaml  run.json  model/  certification/  generation/  dataset/  qc/  manifest.json
+config.yaml  run.json  model/  certification/  generation/  dataset/  qc/  manifest.json
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class RunHome:
             return None
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            record["config_hash"], record["run_id"], record["config"]  # noqa: B018
+            record["config_hash"], record["run_id"], record["config"]
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise DataFileError(
                 f"{path} cannot be read ({error}); restore it, or choose a new run.output_dir",

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BadInputError, IntegrityError
-from core.provenance.environment import environment
 from core.files import sha256_file, sha256_json, write_json
+from core.provenance.environment import environment
 
 MANIFEST = "manifest.json"
 SELF_HASH = "self_sha256"
@@ -33,7 +33,11 @@ class Artifact:
 
 
 def seal_artifact(
-    folder: Path, kind: str, files: Sequence[str], parents: Sequence[Artifact], meta: Mapping[str, Any]
+    folder: Path,
+    kind: str,
+    files: Sequence[str],
+    parents: Sequence[Artifact],
+    meta: Mapping[str, Any],
 ) -> Artifact:
     """Hash the files of a folder, name the parents, and write the manifest last.
 
@@ -163,9 +167,12 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
             )
     listed = {*manifest["files"], MANIFEST}
     extra = sorted(
-        p.name for p in folder.iterdir() if p.is_file() and p.name not in listed and not p.name.startswith(".")
+        p.name
+        for p in folder.iterdir()
+        if p.is_file() and p.name not in listed and not p.name.startswith(".")
     )
     if extra:
         raise IntegrityError(
-            f"{folder} holds files that its manifest does not list: {', '.join(extra)}", path=str(folder)
+            f"{folder} holds files that its manifest does not list: {', '.join(extra)}",
+            path=str(folder),
         )

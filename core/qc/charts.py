@@ -40,9 +40,7 @@ def _scores(numbers: Distributions, margin_nats: float | None) -> Figure | None:
     figure = _two_histograms(numbers.kept_scores, numbers.rejected_scores, "pair score, nats")
     if figure is not None and margin_nats is not None:
         line = {"x0": margin_nats, "x1": margin_nats, "y0": 0, "y1": 1, "yref": "paper"}
-        figure["layout"]["shapes"] = [
-            {"type": "line", **line, "line": {"dash": "dash", "width": 2}}
-        ]
+        figure["layout"]["shapes"] = [{"type": "line", **line, "line": {"dash": "dash", "width": 2}}]
         figure["layout"]["annotations"] = [
             {
                 "x": margin_nats,
@@ -96,9 +94,7 @@ def _histogram(name: str, values: Sequence[float], start: float, step: float) ->
     slots = sorted(counts)
     whole = step.is_integer() and float(start).is_integer()
     edges = [(start + slot * step, start + (slot + 1) * step) for slot in slots]
-    labels = [
-        f"{low:g}" if whole and step == 1 else f"{low:.4g} to {high:.4g}" for low, high in edges
-    ]
+    labels = [f"{low:g}" if whole and step == 1 else f"{low:.4g} to {high:.4g}" for low, high in edges]
     return {
         "type": "bar",
         "name": name,

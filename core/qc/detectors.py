@@ -43,9 +43,7 @@ def detect_all(
     )
     in_instructions, in_responses = unsafe[: len(rows)], unsafe[len(rows) :]
     return {
-        "runaway": [
-            detect_runaway(row.response, repeat_4gram_ratio=repeat_4gram_ratio) for row in rows
-        ],
+        "runaway": [detect_runaway(row.response, repeat_4gram_ratio=repeat_4gram_ratio) for row in rows],
         "truncation": [detect_truncation(row.response) for row in rows],
         "delimiter_leakage": [detect_delimiter_leakage(row.response) for row in rows],
         "unsafe": [

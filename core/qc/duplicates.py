@@ -57,9 +57,7 @@ def _shingles(words: tuple[str, ...]) -> Shingles:
     return frozenset(words[start : start + SHINGLE_WORDS] for start in range(last))
 
 
-def _near(
-    first: dict[tuple[str, ...], int], near_jaccard_ratio: float
-) -> dict[int, tuple[int, float]]:
+def _near(first: dict[tuple[str, ...], int], near_jaccard_ratio: float) -> dict[int, tuple[int, float]]:
     from datasketch import MinHash, MinHashLSH
 
     index = MinHashLSH(

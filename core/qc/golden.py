@@ -54,9 +54,7 @@ class DetectorCertificate:
         return self.true_positives / self.positives if self.positives else 1.0
 
 
-def certify_detectors(
-    path: Path | str, *, split: str | None = None
-) -> dict[str, DetectorCertificate]:
+def certify_detectors(path: Path | str, *, split: str | None = None) -> dict[str, DetectorCertificate]:
     """Precision and recall of each detector over the labelled file.
 
     Args:
@@ -79,9 +77,7 @@ def _golden_items(path: Path) -> list[dict[str, Any]]:
     try:
         items = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError) as error:
-        raise DataFileError(
-            f"cannot read the golden file {path}: {error}", path=str(path)
-        ) from error
+        raise DataFileError(f"cannot read the golden file {path}: {error}", path=str(path)) from error
     for number, item in enumerate(items, start=1):
         missing = {"id", "detector", "label", "split", "text"} - set(item)
         if missing or item["detector"] not in DETECTORS:

@@ -77,8 +77,7 @@ def judge(
         kept_samples=kept_samples(rows, kept, thresholds),
         flagged_samples=flagged_samples(rows, found, thresholds),
         flagged_counts={
-            name: sum(finding is not None for finding in findings)
-            for name, findings in found.items()
+            name: sum(finding is not None for finding in findings) for name, findings in found.items()
         },
     )
 

@@ -30,9 +30,7 @@ _PREFIX = r"^[ \t]*(?:>[ \t]*)?(?:[*_#]{1,4}[ \t]*)?"
 _OWN_LABEL = re.compile(
     _PREFIX + r"(?P<label>Instruction|INSTRUCTION|Response|RESPONSE)[ \t]?:", re.MULTILINE
 )
-_OWN_INLINE = re.compile(
-    r"(?<=[.!?])[ \t]+(?P<label>Instruction|INSTRUCTION)[ \t]?:(?=[ \t]*[A-Z])"
-)
+_OWN_INLINE = re.compile(r"(?<=[.!?])[ \t]+(?P<label>Instruction|INSTRUCTION)[ \t]?:(?=[ \t]*[A-Z])")
 _TURN_LABEL = re.compile(
     _PREFIX + r"(?P<label>Q|Question|User|Human|USER|HUMAN|Assistant|ASSISTANT)[ \t]?:(?=\s|\*|$)",
     re.MULTILINE,
@@ -83,9 +81,7 @@ def detect_delimiter_leakage(text: str) -> Finding | None:
     match = chat_token(text) or _leaked_label(plain) or new_turn(plain)
     if match is None:
         return None
-    return Finding(
-        "delimiter_leakage", f"format marker {match.group().strip()[:40]!r}", match.span()
-    )
+    return Finding("delimiter_leakage", f"format marker {match.group().strip()[:40]!r}", match.span())
 
 
 def _leaked_label(text: str) -> re.Match[str] | None:

@@ -172,9 +172,7 @@ def kept_share(name: str, bad: int, n: int, *, limit: float, scope: str) -> Metr
     )
 
 
-def warn_rate(
-    name: str, hits: int, n: int, *, limit: float, confidence: float, scope: str
-) -> MetricResult:
+def warn_rate(name: str, hits: int, n: int, *, limit: float, confidence: float, scope: str) -> MetricResult:
     """Warns where a rate is above `limit`; never fails."""
     return MetricResult(
         name,

@@ -103,9 +103,7 @@ def _marked(sample: Sample, field: str) -> Markup:
         return escape(_shortened(text))
     start, end = sample.span
     before, found, after = text[:start], text[start:end], text[end:]
-    return Markup("{}<mark>{}</mark>{}").format(
-        _shortened(before), _shortened(found), _shortened(after)
-    )
+    return Markup("{}<mark>{}</mark>{}").format(_shortened(before), _shortened(found), _shortened(after))
 
 
 def _shortened(text: str) -> str:

@@ -14,9 +14,7 @@ from core.qc.verdicts import Distributions, Sample
 
 def distributions(rows: Sequence[QCRow]) -> Distributions:
     """Token lengths, critic scores and finish reasons of kept and rejected candidates."""
-    reasons = Counter(
-        "not recorded" if row.finish_reason is None else row.finish_reason for row in rows
-    )
+    reasons = Counter("not recorded" if row.finish_reason is None else row.finish_reason for row in rows)
     return Distributions(
         kept_tokens=[row_tokens(row) for row in rows if row.kept],
         rejected_tokens=[row_tokens(row) for row in rows if not row.kept],
@@ -32,9 +30,7 @@ def row_tokens(row: QCRow) -> int:
     return len(row.response.split()) if row.response_tokens is None else row.response_tokens
 
 
-def kept_samples(
-    rows: Sequence[QCRow], kept: Sequence[int], thresholds: QCThresholds
-) -> list[Sample]:
+def kept_samples(rows: Sequence[QCRow], kept: Sequence[int], thresholds: QCThresholds) -> list[Sample]:
     """Up to `max_samples` kept rows, drawn at random with `sample_seed`."""
     chosen = _choose(kept, thresholds, "kept")
     return [_sample(rows[index], None) for index in chosen]
@@ -49,9 +45,7 @@ def flagged_samples(
         for name, findings in found.items()
     }
     return {
-        name: [
-            _sample(rows[index], found[name][index]) for index in _choose(hits, thresholds, name)
-        ]
+        name: [_sample(rows[index], found[name][index]) for index in _choose(hits, thresholds, name)]
         for name, hits in flagged.items()
         if hits
     }

@@ -88,9 +88,7 @@ def _coverage(rows: int, funnel: FunnelCounts) -> MetricResult:
     )
 
 
-def _process_rates(
-    rows: Sequence[QCRow], found: Findings, thresholds: QCThresholds
-) -> list[MetricResult]:
+def _process_rates(rows: Sequence[QCRow], found: Findings, thresholds: QCThresholds) -> list[MetricResult]:
     limits = {
         "runaway": thresholds.max_runaway_ratio,
         "token_limit": thresholds.max_token_limit_ratio,
@@ -131,9 +129,7 @@ def _finish_rate(rows: Sequence[QCRow], found: Findings, thresholds: QCThreshold
     known = [index for index, row in enumerate(rows) if row.finish_reason is not None]
     if not known:
         why = "no row has a finish_reason"
-        return metrics.not_measured(
-            name, why, scope="all response candidates", limit_text=f"< {limit:.2%}"
-        )
+        return metrics.not_measured(name, why, scope="all response candidates", limit_text=f"< {limit:.2%}")
     result = _bad_rate(
         name,
         [rows[index] for index in known],
@@ -197,9 +193,7 @@ def _median_tokens(rows: Sequence[QCRow], thresholds: QCThresholds) -> MetricRes
     name, most = "median_response_tokens", thresholds.warn_median_response_tokens
     kept = [row for row in rows if row.kept]
     if not kept:
-        return metrics.not_measured(
-            name, "no row was kept", scope="kept", limit_text=f"< {most:g} (warn)"
-        )
+        return metrics.not_measured(name, "no row was kept", scope="kept", limit_text=f"< {most:g} (warn)")
     value = float(median(row_tokens(row) for row in kept))
     estimated = sum(row.response_tokens is None for row in kept)
     note = f"; {estimated} of {len(kept)} estimated as words, no token count" if estimated else ""

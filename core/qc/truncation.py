@@ -57,9 +57,7 @@ _ABBREVIATIONS = _word_set(
 )
 _TERMINAL = re.compile(r"[.!?…。！？।؟︒][\"'”’»“)\]*_`」』]*$")
 _SENTENCE_END = re.compile(r"(?<![A-Z])[.!?][\"'”’»)\]]*(?=\s+[\"'“„«(]?[A-Z0-9ÄÖÜÉ])")
-_LOOSE_DOT = re.compile(
-    r"\b(?:e\.g|i\.e|etc|cf|vs|Dr|Mr|Mrs|Ms|Prof|St|No|Fig|Inc|Ltd|Jr|Sr|ca|z\.B)\.$"
-)
+_LOOSE_DOT = re.compile(r"\b(?:e\.g|i\.e|etc|cf|vs|Dr|Mr|Mrs|Ms|Prof|St|No|Fig|Inc|Ltd|Jr|Sr|ca|z\.B)\.$")
 _LIST_LINE = re.compile(r"^[ \t]*(?:[-*•+]|\(?\d{1,3}[.)]|\(?[a-zA-Z]\))[ \t]+(?P<body>\S.*)$")
 _BARE_BULLET = re.compile(r"^[ \t]*[-*•+]$")
 _BARE_NUMBER = re.compile(r"^[ \t]*\(?(?P<number>\d{1,3})[.)]$")

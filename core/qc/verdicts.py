@@ -97,23 +97,17 @@ class QCReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values in a stable key order; what `qc_summary.json` holds."""
-        plain = {
-            item.name: getattr(self, item.name)
-            for item in fields(self)
-            if item.name != "thresholds"
-        }
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "thresholds"}
         plain["thresholds"] = self.thresholds.model_dump()
         plain["thresholds_changed"] = {
-            name: {"default": default, "now": now}
-            for name, (default, now) in self.thresholds_changed.items()
+            name: {"default": default, "now": now} for name, (default, now) in self.thresholds_changed.items()
         }
         plain["metrics"] = {result.name: asdict(result) for result in self.metrics}
         plain["funnel"] = _plain_funnel(self.funnel)
         plain["distributions"] = asdict(self.distributions)
         plain["kept_samples"] = [asdict(sample) for sample in self.kept_samples]
         plain["flagged_samples"] = {
-            name: [asdict(sample) for sample in samples]
-            for name, samples in self.flagged_samples.items()
+            name: [asdict(sample) for sample in samples] for name, samples in self.flagged_samples.items()
         }
         return plain
 

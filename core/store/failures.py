@@ -23,12 +23,8 @@ _SQLITE_MEANINGS = {
         "(an SQL shell, a stopped run), then run the command again"
     ),
     "SQLITE_LOCKED": "is locked by this process itself. Run the command again",
-    "SQLITE_READONLY": (
-        "is read-only. Make the file and its directory writable, or put the store elsewhere"
-    ),
-    "SQLITE_CANTOPEN": (
-        "cannot be opened. Check that it is a file and that its directory can be written"
-    ),
+    "SQLITE_READONLY": ("is read-only. Make the file and its directory writable, or put the store elsewhere"),
+    "SQLITE_CANTOPEN": ("cannot be opened. Check that it is a file and that its directory can be written"),
     "SQLITE_NOTADB": (
         "is not a SQLite database. Restore it from a backup, or move it away and a new one is made"
     ),

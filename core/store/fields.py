@@ -98,9 +98,7 @@ def _sorted_unique(hashes: list[str]) -> list[str]:
 
 Text = Annotated[str, AfterValidator(_storable)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_storable)]
-PathText = Annotated[
-    str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_storable)
-]
+PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_storable)]
 ErrorText = Annotated[str, AfterValidator(_storable_error)]
 RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

@@ -129,9 +129,7 @@ def attempts_of(stage: StageRunBase, *, session: Session) -> Sequence[StageRun]:
 
 def running_stages(run_id: str, *, session: Session) -> Sequence[StageRun]:
     """Stage runs of the run that nobody has ended."""
-    query = select(StageRun).where(
-        StageRun.run_id == run_id, StageRun.status == StageStatus.RUNNING
-    )
+    query = select(StageRun).where(StageRun.run_id == run_id, StageRun.status == StageStatus.RUNNING)
     return session.exec(query).all()
 
 
@@ -145,9 +143,7 @@ def known_artifact(artifact: ArtifactCreate, *, session: Session) -> Artifact | 
     return session.exec(query).one_or_none()
 
 
-def known_metrics(
-    run_id: str, iteration_id: int | None, *, session: Session
-) -> dict[str, QcMetric]:
+def known_metrics(run_id: str, iteration_id: int | None, *, session: Session) -> dict[str, QcMetric]:
     """Metrics of the iteration (or of the run outside any) by name."""
     query = select(QcMetric).where(
         QcMetric.run_id == run_id,

@@ -70,8 +70,7 @@ class RecordVerbs(SessionSource):
                 own_iteration(iteration_id, run_id, session=session)
             known = known_metrics(run_id, iteration_id, session=session)
             return [
-                self._record_metric(metric, known.get(metric.name), session=session)
-                for metric in metrics
+                self._record_metric(metric, known.get(metric.name), session=session) for metric in metrics
             ]
 
     def _record_metric(

@@ -83,9 +83,7 @@ class RunVerbs(SessionSource):
             BadInputError: there is none, or several ids begin so.
         """
         with self.snapshot() as session:
-            return PipelineRunPublic.model_validate(
-                run_for_key(key, project=project, session=session)
-            )
+            return PipelineRunPublic.model_validate(run_for_key(key, project=project, session=session))
 
     def find_run_in(self, output_dir: str) -> PipelineRunPublic | None:
         """The newest run that writes to this directory; None where there is none."""
@@ -99,9 +97,7 @@ class RunVerbs(SessionSource):
         runs = self.runs(project=project, limit=1)
         return runs[0] if runs else None
 
-    def runs(
-        self, *, project: str | None = None, limit: int | None = None
-    ) -> list[PipelineRunPublic]:
+    def runs(self, *, project: str | None = None, limit: int | None = None) -> list[PipelineRunPublic]:
         """Runs, newest first."""
         with self.snapshot() as session:
             rows = session.exec(newest_runs(project, limit=limit)).all()
@@ -116,9 +112,7 @@ class RunVerbs(SessionSource):
         """
         with self.transaction() as session:
             run = locked_running_run(iteration.run_id, session=session)
-            query = select(Iteration).where(
-                Iteration.run_id == run.id, Iteration.number == iteration.number
-            )
+            query = select(Iteration).where(Iteration.run_id == run.id, Iteration.number == iteration.number)
             row = session.exec(query).one_or_none()
             if row is None:
                 row = Iteration.model_validate(iteration, update={"started_at": self._clock()})
@@ -157,9 +151,7 @@ class RunVerbs(SessionSource):
             return as_public(rows, IterationPublic)
 
 
-def _refuse_differences(
-    label: str, recorded: StoreModel, given: StoreModel, fields: Sequence[str]
-) -> None:
+def _refuse_differences(label: str, recorded: StoreModel, given: StoreModel, fields: Sequence[str]) -> None:
     pairs = {name: (getattr(recorded, name), getattr(given, name)) for name in fields}
     differences = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if differences:

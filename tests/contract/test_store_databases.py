@@ -132,9 +132,7 @@ def test_migrations_go_down_and_up_again(store_url: str) -> None:
         assert store.start_run(new_run()).name == "first"
 
 
-def test_only_one_process_at_a_time_prepares_a_store(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_one_process_at_a_time_prepares_a_store(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening waits for a process that holds the migration lock, and says so when it gives up."""
     monkeypatch.setattr(engine_module, "MIGRATION_LOCK_TIMEOUT_S", 0.2)
     monkeypatch.setattr(engine_module, "BUSY_TIMEOUT_S", 1)
@@ -149,9 +147,7 @@ def test_only_one_process_at_a_time_prepares_a_store(
     open_store(store_url).close()
 
 
-def test_a_failed_migration_leaves_nothing_half_made(
-    store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_migration_leaves_nothing_half_made(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies inside a migration leaves an empty place, and the next one succeeds."""
 
     def upgrade_then_die(config: Any, revision: str) -> None:
@@ -255,9 +251,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     _refused(f"sqlite:///{tmp_path}/store.db", "store.db is damaged.*backup")
 
 
-def test_a_locked_file_is_refused_after_the_timeout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_locked_file_is_refused_after_the_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that never lets go is reported as a lock, with what to do, and does no harm."""
     monkeypatch.setattr(engine_module, "BUSY_TIMEOUT_S", 0)
     url = f"sqlite:///{tmp_path}/store.db"

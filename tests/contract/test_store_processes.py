@@ -64,11 +64,7 @@ def _one_stage(store: Store, run_id: str, stage: str, content: str) -> None:
         )
     )
     store.record_metrics(
-        [
-            QcMetricCreate(
-                run_id=run_id, name=stage, unit="count", value=1.0, verdict=MetricVerdict.PASS
-            )
-        ]
+        [QcMetricCreate(run_id=run_id, name=stage, unit="count", value=1.0, verdict=MetricVerdict.PASS)]
     )
     store.end_stage(started.id, StageRunEnd(status=StageStatus.DONE, records_out=1))
     print(started.id, flush=True)

@@ -212,10 +212,7 @@ class TestStages:
     ) -> None:
         """Shards, iterations and runs have attempts of their own."""
         other = store.start_run(new_run(name="second"))
-        numbers = [
-            store.start_iteration(IterationCreate(run_id=run.id, number=n, seed=n)).id
-            for n in (1, 2)
-        ]
+        numbers = [store.start_iteration(IterationCreate(run_id=run.id, number=n, seed=n)).id for n in (1, 2)]
         for run_id, iteration_id, stage in (
             (run.id, None, "generate"),
             (run.id, None, "generate/shard-02"),
@@ -223,9 +220,7 @@ class TestStages:
             (run.id, numbers[1], "generate"),
             (other.id, None, "generate"),
         ):
-            started = store.start_stage(
-                StageRunCreate(run_id=run_id, iteration_id=iteration_id, stage=stage)
-            )
+            started = store.start_stage(StageRunCreate(run_id=run_id, iteration_id=iteration_id, stage=stage))
             assert started.attempt == 1
         assert {row.status for row in store.stages(run.id)} == {StageStatus.RUNNING}
 
@@ -267,9 +262,7 @@ class TestStages:
             store.record_metrics([metric(run.id, iteration_id=iteration)])
         with pytest.raises(BadInputError, match="has no stage run"):
             store.record_artifact(
-                ArtifactCreate(
-                    run_id=run.id, stage_run_id=stage, kind="pairs", path="p", sha256="a" * 64
-                )
+                ArtifactCreate(run_id=run.id, stage_run_id=stage, kind="pairs", path="p", sha256="a" * 64)
             )
 
 
@@ -299,10 +292,7 @@ class TestRecords:
         run: PipelineRunPublic,
     ) -> None:
         """Judging an iteration again replaces its numbers and no one else's."""
-        ids = [
-            store.start_iteration(IterationCreate(run_id=run.id, number=n, seed=n)).id
-            for n in (1, 2)
-        ]
+        ids = [store.start_iteration(IterationCreate(run_id=run.id, number=n, seed=n)).id for n in (1, 2)]
         for iteration_id in (*ids, None):
             store.record_metrics(
                 [
@@ -356,9 +346,7 @@ class TestRecords:
         with pytest.raises(BadInputError, match="no run"):
             store.start_stage(StageRunCreate(run_id=nobody, stage="qc"))
         with pytest.raises(BadInputError, match="no run"):
-            store.record_artifact(
-                ArtifactCreate(run_id=nobody, kind="pairs", path="p", sha256="a" * 64)
-            )
+            store.record_artifact(ArtifactCreate(run_id=nobody, kind="pairs", path="p", sha256="a" * 64))
         with pytest.raises(BadInputError, match="no run"):
             store.record_metrics([metric(nobody)])
         assert store.stages(nobody) == []

@@ -18,7 +18,7 @@ from core.critics.ab import LabelCritic
 from core.critics.base import AcceptRule, CriticItem, Critique
 from core.critics.certify import auroc_with_interval, certify, choose, fit_margin, load_labelled
 from core.critics.corruption import CORRUPTIONS, LabelledItem, corrupt_half
-from core.critics.pmi import LikelihoodCritic
+from core.critics.likelihood import END_WEIGHT, LikelihoodCritic
 from core.errors import DataFileError
 from core.prompts.seeds import load_seeds
 from tests.fakes import FakeEngine
@@ -43,9 +43,8 @@ def label_engine(lean: float, quality: float, mass: float = 0.9) -> FakeEngine:
         out = []
         for token in ids:
             letter = token % 0x10000
-            spaced = token >= 0x10000
             if letter in known:
-                out.append(known[letter] + math.log(0.5) + (0 if spaced else 0))
+                out.append(known[letter] + math.log(0.5))
             else:
                 out.append(math.log((1 - mass) / mass / 48 + 1e-12))
         return out
@@ -82,15 +81,25 @@ def test_label_mass_is_of_the_labels_that_the_model_knows() -> None:
 
 
 def test_pmi_is_the_gain_from_the_instruction() -> None:
-    """The pair score is log p with the instruction minus log p without, per token."""
+    """The pair score is log p with the instruction minus without, per token, plus the end term."""
 
     def tokens(context: str, _: str) -> float:
         return -1.0 if "Instruction: Sing.\n" in context else -3.5
 
     critic = LikelihoodCritic(FakeEngine(silent, token_scores=tokens), "pair", SHOTS)
     (critique,) = critic.judge([CriticItem("Sing.", "La la la.")])
-    assert critique.score == pytest.approx(2.5)
+    assert critique.kind == "pmi"
+    assert critique.score == pytest.approx(2.5 + END_WEIGHT * -1.0)
     assert critique.flip is None and critique.label_mass_ratio is None
+
+
+def test_instruction_likelihood_reads_the_list_and_the_end() -> None:
+    """The instruction score is its log p in the task list plus the end term; nothing is subtracted."""
+    critic = LikelihoodCritic(FakeEngine(silent, token_scores=lambda *_: -2.0), "instruction", SHOTS)
+    (critique,) = critic.judge([CriticItem("Sing a song.")])
+    assert critique.kind == "likelihood"
+    assert critique.score == pytest.approx(-2.0 + END_WEIGHT * -2.0)
+    assert "logprob_alone" not in critique.parts
 
 
 def test_only_a_critic_can_build_a_critique() -> None:

@@ -95,9 +95,7 @@ def test_shared_prefix_is_shared_and_leaves_each_prompt_a_token(prompts: list[li
     prefix = list(shared_prefix(prompts))
     assert all(p[: len(prefix)] == prefix and len(p) > len(prefix) for p in prompts)
     limit = min(map(len, prompts)) - 1
-    common = next(
-        (i for i in range(limit) if len({p[i] for p in prompts}) > 1), limit
-    )
+    common = next((i for i in range(limit) if len({p[i] for p in prompts}) > 1), limit)
     assert len(prefix) == (common if common >= MIN_SHARED_TOKENS else 0)
 
 

@@ -67,15 +67,21 @@ def write(prompt: str, seed: int) -> tuple[str, str]:
 
 def generation(path: Path, engine: FakeEngine | None = None, **changes: Any) -> Generation:
     engine = engine or FakeEngine(write)
-    rule = AcceptRule(margin_nats=-0.5, min_label_mass_ratio=0.0, decides=True)
+    rule = AcceptRule(margin_nats=-0.75, min_label_mass_ratio=0.0, decides=True)
     critics = {
-        subject: CertifiedCritic(build_critic("pmi", engine, subject, SHOTS), rule)
+        subject: CertifiedCritic(build_critic("likelihood", engine, subject, SHOTS), rule)
         for subject in ("instruction", "pair")
     }
     reserved = [("seed-1", "Name 3 apples and rivers here.", "seed")]
     pool = DedupPool(0.7, 3, 64, reserved)
     return Generation(
-        engine, plan(**changes), Journal(path), pool, critics, lambda items: [None] * len(items), "p"
+        engine,
+        plan(**changes),
+        Journal(path),
+        pool,
+        critics,
+        lambda items: [None] * len(items),
+        "p",
     )
 
 

@@ -39,7 +39,11 @@ def test_only_the_last_item_of_a_cut_text_is_incomplete() -> None:
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [(" A.\n1. B.", "number 1 after 9"), (" A.\n12. B.", "number 12 after 9"), (" A.\n\nBye", "text")],
+    [
+        (" A.\n1. B.", "number 1 after 9"),
+        (" A.\n12. B.", "number 12 after 9"),
+        (" A.\n\nBye", "text"),
+    ],
 )
 def test_reading_stops_where_the_list_stops(text: str, why: str) -> None:
     """A restart, a skipped number or prose after a blank line ends the list, with the reason."""
@@ -132,7 +136,12 @@ def test_seed_texts_carry_no_prompt_markers() -> None:
 def test_broken_seed_file_names_every_line(tmp_path: Path) -> None:
     """A bad file is refused with all its bad lines, not only the first."""
     good = {"id": "a", "type": "factual", "instruction": "X?", "response": "Y."}
-    lines = [json.dumps(good), "{", json.dumps({**good, "type": "odd", "id": "b"}), json.dumps(good)]
+    lines = [
+        json.dumps(good),
+        "{",
+        json.dumps({**good, "type": "odd", "id": "b"}),
+        json.dumps(good),
+    ]
     path = tmp_path / "seeds.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(DataFileError, match=r"(?s)line 2.*line 3.*line 4"):

@@ -74,9 +74,7 @@ BAD: list[dict[str, Any]] = [
 
 def test_clean_rows_pass() -> None:
     """150 clean candidates with all data pass, and nothing is left unmeasured."""
-    report = judge(
-        _rows(150), thresholds=QCThresholds(), funnel=FUNNEL, sentinels_ok=True, requested=100
-    )
+    report = judge(_rows(150), thresholds=QCThresholds(), funnel=FUNNEL, sentinels_ok=True, requested=100)
     assert (report.verdict, report.reasons, report.not_measured) == ("pass", [], [])
 
 
@@ -154,9 +152,7 @@ def test_one_bad_kept_row_fails(changes: dict[str, Any]) -> None:
 def test_near_duplicates_are_counted_even_if_the_counter_says_zero() -> None:
     """QC counts near-duplicates itself and takes the greater of its number and the funnel's."""
     near = [
-        _row(
-            i, instruction=f"Explain in two sentences why the old stone bridge of Avon fell {tail}"
-        )
+        _row(i, instruction=f"Explain in two sentences why the old stone bridge of Avon fell {tail}")
         for i, tail in enumerate(["down", "apart", "over", "in"])
     ]
     rows = [*near, *_rows(150)[4:]]

@@ -20,9 +20,7 @@ from core.qc.rows import QCRow
 from core.qc.thresholds import QCThresholds
 from core.qc.verdicts import QCReport
 
-EVIL = (
-    "</script><script>document.title='PWNED'</script><img src=x onerror=\"document.title='PWNED'\">"
-)
+EVIL = "</script><script>document.title='PWNED'</script><img src=x onerror=\"document.title='PWNED'\">"
 
 
 def _report() -> QCReport:
@@ -89,9 +87,7 @@ def test_page_forbids_the_network(written: tuple[Path, Path]) -> None:
     assert "script-src 'nonce-" in policy[1]
 
 
-@pytest.mark.skipif(
-    not shutil.which("chromium"), reason="needs chromium (apt-get install chromium)"
-)
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium (apt-get install chromium)")
 def test_browser_draws_the_plots_and_runs_no_generated_script(
     written: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -124,9 +120,7 @@ def test_report_of_nothing_is_written(tmp_path: Path) -> None:
 def test_half_surrogates_are_written(tmp_path: Path) -> None:
     """A text that is no valid Unicode is shown with a mark in its place, not a crash."""
     row = QCRow("a", "Say hi to \ud800 them.", "\udfff", kept=False)
-    summary, _ = write_report(
-        judge([row], thresholds=QCThresholds()), tmp_path, title="x", extra={}
-    )
+    summary, _ = write_report(judge([row], thresholds=QCThresholds()), tmp_path, title="x", extra={})
     assert json.loads(summary.read_text(encoding="utf-8"))["candidates"] == 1
 
 

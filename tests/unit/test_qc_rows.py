@@ -112,9 +112,7 @@ def test_line_separators_inside_strings_do_not_split(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     """Arbitrary bytes give rows or DataFileError and nothing else."""
     path = tmp_path_factory.mktemp("any") / "x.jsonl"
     path.write_bytes(data)

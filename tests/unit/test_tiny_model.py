@@ -42,7 +42,9 @@ def loaded(directory: Path) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
 
 
-def _continue(loaded: tuple[Any, Any], prompt: str, tokens: int, rows: int) -> list[str]:
+def _continue(
+    loaded: tuple[Any, Any], prompt: str, tokens: int, rows: int, temperature: float = 0.7
+) -> list[str]:
     import torch
 
     model, tokenizer = loaded
@@ -52,7 +54,7 @@ def _continue(loaded: tuple[Any, Any], prompt: str, tokens: int, rows: int) -> l
         ids,
         attention_mask=torch.ones_like(ids),
         do_sample=True,
-        temperature=0.7,
+        temperature=temperature,
         top_p=0.9,
         max_new_tokens=tokens,
         pad_token_id=tokenizer.eos_token_id,
@@ -189,7 +191,7 @@ def test_it_answers_and_stops(loaded: tuple[Any, Any]) -> None:
     """Under few-shot pairs it ends its answers, and gets the well-trained ones right."""
     ask = FEW_SHOT + "Instruction: {}\nResponse:"
     answers = {
-        question: _continue(loaded, ask.format(question), tokens=30, rows=8)
+        question: _continue(loaded, ask.format(question), tokens=30, rows=8, temperature=0.4)
         for question in ("Explain what a rake is for.", "Why do people plant trees?")
     }
     texts = [text for found in answers.values() for text in found]
