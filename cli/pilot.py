@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import time
@@ -48,13 +47,14 @@ def run_here(config: RunConfig, console: Console) -> dict[str, Any]:
     from cli.server import ensure_server, prefect_environment
 
     os.environ.update(prefect_environment())
+    # Prefect's log lines go to its server; here they would cut through the progress view.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     url = ensure_server(console)
     os.environ["PREFECT_API_URL"] = url
     from cli.view import view_for
     from core.progress import listening
     from flows.pilot import pilot as flow
 
-    _quiet_prefect()
     ui = url.removesuffix("/api")
     console.print(f"watch it in the Prefect UI: {ui}/runs   (a progress bar is under Artifacts)")
     view = view_for(console)
@@ -62,13 +62,6 @@ def run_here(config: RunConfig, console: Console) -> dict[str, Any]:
         outcome: dict[str, Any] = flow(config)
     console.print(f"in the Prefect UI: {ui}/artifacts/key/qc-table and {ui}/artifacts/key/qc-verdict")
     return outcome
-
-
-def _quiet_prefect() -> None:
-    """Prefect's log lines go to its server; here they would cut through the progress view."""
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        logger = logging.getLogger(name)
-        logger.handlers = [h for h in logger.handlers if not type(h).__name__.startswith("PrefectConsole")]
 
 
 def show(outcome: dict[str, Any], console: Console) -> None:

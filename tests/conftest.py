@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
 GROUPS = ("unit", "contract", "flows", "model")
@@ -27,6 +28,11 @@ os.environ.update(
 )
 for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "STAGEGATE_DATABASE_URL"):
     os.environ.pop(name, None)
+
+
+# Machines differ in speed; a test that hangs is pytest-timeout's business.
+settings.register_profile("stagegate", deadline=None)
+settings.load_profile("stagegate")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from core.critics.base import CriticItem
 from core.critics.build import CertifiedCritic
@@ -16,14 +15,12 @@ from core.engines.base import (
     Progress,
 )
 from core.files import sha256_json
+from core.generation.fates import Record, let_critic_decide, sieve
 from core.generation.plan import GenerationPlan, Screen, derive_seed
 from core.generation.pool import DedupPool
 from core.prompts.cleaning import INSTRUCTION_RULES, clean
 from core.prompts.parsing import ListItem, parse_numbered_list
 from core.prompts.registry import RenderedPrompt, render_instruction_list
-
-ACCEPTED = "accepted"
-REJECTED = "rejected"
 
 
 def draw_prompts(
@@ -65,7 +62,7 @@ def write_instructions(
     critic: CertifiedCritic,
     screen: Screen,
     on_progress: Progress | None = None,
-) -> tuple[list[dict[str, Any]], list[Completion]]:
+) -> tuple[list[Record], list[Completion]]:
     """Records of all candidates of a round, each with its fate, and the completions behind them.
 
     Adds every new unique candidate to `pool`, judged good or not: it needs no second judging.
@@ -103,7 +100,7 @@ def _record(
     request: CompletionRequest,
     prompt: RenderedPrompt,
     ids_hash: str,
-) -> dict[str, Any]:
+) -> Record:
     cleaned = clean(item.text, INSTRUCTION_RULES)
     return {
         "kind": "instruction",
@@ -121,35 +118,29 @@ def _record(
 
 
 def _decide(
-    records: list[dict[str, Any]],
+    records: list[Record],
     plan: GenerationPlan,
     pool: DedupPool,
     critic: CertifiedCritic,
     screen: Screen,
 ) -> None:
     """Write `fate` and `reason` into the records: form, screen, duplicates, then the critic."""
-    screened = screen([(record["instruction"], None) for record in records])
-    unique = []
-    for record, objection in zip(records, screened, strict=True):
-        reason = _form(record, plan) or objection
-        if reason is None and (twin := pool.add(record["id"], record["instruction"])):
-            reason = twin.reason
-            record |= {"neighbour": twin.neighbour_id, "similarity": round(twin.similarity, 4)}
-        if reason is None:
-            unique.append(record)
-        else:
-            record |= {"fate": REJECTED, "reason": reason}
-    critiques = critic.critic.judge([CriticItem(record["instruction"]) for record in unique])
-    for record, critique in zip(unique, critiques, strict=True):
-        reason = critic.rule.rejection(critique)
-        record |= {
-            "critique": critique.to_record(),
-            "fate": REJECTED if reason else ACCEPTED,
-            "reason": reason,
-        }
+    objections = screen([(record["instruction"], None) for record in records])
+    screened = {record["id"]: reason for record, reason in zip(records, objections, strict=True)}
+
+    def twin_of(record: Record) -> str | None:
+        twin = pool.add(record["id"], record["instruction"])
+        if twin is None:
+            return None
+        record |= {"neighbour": twin.neighbour_id, "similarity": round(twin.similarity, 4)}
+        return twin.reason
+
+    formed = sieve(records, lambda record: _form(record, plan) or screened[record["id"]])
+    unique = sieve(formed, twin_of)
+    let_critic_decide(unique, critic, lambda record: CriticItem(record["instruction"]))
 
 
-def _form(record: dict[str, Any], plan: GenerationPlan) -> str | None:
+def _form(record: Record, plan: GenerationPlan) -> str | None:
     text = str(record["instruction"])
     words = len(text.split())
     if not record["complete"]:

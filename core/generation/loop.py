@@ -16,7 +16,8 @@ from typing import Any
 
 from core.critics.build import CertifiedCritic
 from core.engines.base import Completion, CompletionEngine, Progress
-from core.generation.instructions import ACCEPTED, write_instructions
+from core.generation.fates import ACCEPTED
+from core.generation.instructions import write_instructions
 from core.generation.journal import Batch, Journal
 from core.generation.plan import GenerationPlan, Screen
 from core.generation.pool import DedupPool

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from core.critics.base import CriticItem
 from core.critics.build import CertifiedCritic
@@ -15,7 +14,7 @@ from core.engines.base import (
     Progress,
 )
 from core.files import sha256_json
-from core.generation.instructions import ACCEPTED, REJECTED
+from core.generation.fates import Record, let_critic_decide, sieve
 from core.generation.plan import GenerationPlan, Screen, derive_seed
 from core.prompts.cleaning import RESPONSE_RULES, clean
 from core.prompts.registry import RenderedPrompt, render_response
@@ -24,11 +23,11 @@ from core.prompts.registry import RenderedPrompt, render_response
 def write_responses(
     engine: CompletionEngine,
     plan: GenerationPlan,
-    instructions: Sequence[dict[str, Any]],
+    instructions: Sequence[Record],
     critic: CertifiedCritic,
     screen: Screen,
     on_progress: Progress | None = None,
-) -> tuple[list[dict[str, Any]], list[Completion]]:
+) -> tuple[list[Record], list[Completion]]:
     """Records of one response per instruction record, each with its fate, and the completions."""
     prompts = [render_response(record["instruction"], plan.shots) for record in instructions]
     requests = [
@@ -49,11 +48,11 @@ def write_responses(
 
 
 def _record(
-    instruction: dict[str, Any],
+    instruction: Record,
     completion: Completion,
     request: CompletionRequest,
     prompt: RenderedPrompt,
-) -> dict[str, Any]:
+) -> Record:
     cleaned = clean(completion.text, RESPONSE_RULES)
     return {
         "kind": "pair",
@@ -73,27 +72,15 @@ def _record(
     }
 
 
-def _decide(records: list[dict[str, Any]], critic: CertifiedCritic, screen: Screen) -> None:
+def _decide(records: list[Record], critic: CertifiedCritic, screen: Screen) -> None:
     """Write `fate` and `reason`: cut or empty, mechanical faults, then the critic."""
-    screened = screen([(record["instruction"], record["response"]) for record in records])
-    sound = []
-    for record, objection in zip(records, screened, strict=True):
-        reason = _form(record) or objection
-        if reason is None:
-            sound.append(record)
-        else:
-            record |= {"fate": REJECTED, "reason": reason}
-    critiques = critic.critic.judge([CriticItem(r["instruction"], r["response"]) for r in sound])
-    for record, critique in zip(sound, critiques, strict=True):
-        reason = critic.rule.rejection(critique)
-        record |= {
-            "critique": critique.to_record(),
-            "fate": REJECTED if reason else ACCEPTED,
-            "reason": reason,
-        }
+    objections = screen([(record["instruction"], record["response"]) for record in records])
+    screened = {record["id"]: reason for record, reason in zip(records, objections, strict=True)}
+    sound = sieve(records, lambda record: _form(record) or screened[record["id"]])
+    let_critic_decide(sound, critic, lambda record: CriticItem(record["instruction"], record["response"]))
 
 
-def _form(record: dict[str, Any]) -> str | None:
+def _form(record: Record) -> str | None:
     if not record["response"]:
         return "empty"
     return "cut_by_token_limit" if record["finish_reason"] == FINISH_LENGTH else None
