@@ -53,7 +53,7 @@ def test_missing_extra_and_forged_parts_are_found(tmp_path: Path) -> None:
     """A lost file, an added file, an edited manifest, a remade parent: each is refused by name."""
     chain(tmp_path)
     (tmp_path / "train" / "extra.bin").write_text("x")
-    with pytest.raises(IntegrityError, match="extra.bin"):
+    with pytest.raises(IntegrityError, match=r"extra\.bin"):
         verify(tmp_path / "report")
     (tmp_path / "train" / "extra.bin").unlink()
     manifest = tmp_path / "data" / "manifest.json"
