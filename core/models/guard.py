@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import ContaminationError
-from core.models.markers import find_marker, is_turn_token
+from core.models.markers import MARKER, find_marker, is_turn_token
 from core.models.raw import RawTokenizer, folded
 
 _QUESTION = "qzxqQuestionqzxq"
@@ -51,6 +51,11 @@ def chat_format(tokenizer: Any) -> ChatFormat | None:
     before, found, rest = text.partition(_QUESTION)
     between, answered, after = rest.partition(_ANSWER)
     return ChatFormat(before, between, after) if found and answered else None
+
+
+def _is_marker(name: str) -> bool:
+    """Whether a vocabulary entry is a chat marker, also one that no list calls special."""
+    return name[:1] in "<[" and MARKER.fullmatch(name) is not None
 
 
 class GuardedEncoder:
@@ -145,7 +150,8 @@ class GuardedEncoder:
             by_template = bool(text.strip()) and text in written
             if added.special or token_id in special or by_template or find_marker(text):
                 found[token_id] = text
-        return found | {i: self._raw.token(i) for i in special if i is not None}
+        named = {i: name for name, i in self.tokenizer.get_vocab().items() if _is_marker(name)}
+        return named | found | {i: self._raw.token(i) for i in special if i is not None}
 
     def _harmless_unknown(self) -> int | None:
         """Id for characters that the vocabulary lacks, where it means nothing else; not forbidden."""

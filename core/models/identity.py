@@ -122,7 +122,7 @@ def _kind(name: str, module: Any) -> str | None:
     family = type(module).__module__.split(".")[0]
     if family in ("torch", "transformers"):
         return None
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     kind = type(weight).__name__
     if kind == "Params4bit":
         if not getattr(weight, "bnb_quantized", False):
