@@ -15,6 +15,7 @@ from rich.table import Table
 from core.config import RunConfig, load_config
 
 SHOWN_PAIRS = 5
+PLAIN_WIDTH = 140
 
 
 def pilot(
@@ -29,6 +30,8 @@ def pilot(
     """
     values = load_config(config, overrides or [])
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
     started = time.monotonic()
     outcome = run_here(values, console)
     show(outcome, console)
@@ -47,6 +50,7 @@ def run_here(config: RunConfig, console: Console) -> dict[str, Any]:
     from cli.server import ensure_server, prefect_environment
 
     os.environ.update(prefect_environment())
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     # Prefect's log lines go to its server; here they would cut through the progress view.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     url = ensure_server(console)

@@ -54,6 +54,7 @@ class RunSection(Section):
 class HealthSection(Section):
     """Band in which a working model falls on the plain health sentences (METHOD 2)."""
 
+    min_mean_loss_nats: Annotated[float, Field(ge=0, le=20)] = 0.3
     max_mean_loss_nats: Annotated[float, Field(gt=0, le=20)] = 5.5
     max_tokens_per_word_ratio: Annotated[float, Field(gt=0, le=20)] = 2.2
 

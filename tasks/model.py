@@ -45,6 +45,7 @@ def examine_model(model: ModelSection, engine: EngineSection, identity: dict[str
     emit(ProgressEvent("model", "examining: tokenizer, health, sentinel probes"))
     ready = engine_for(model, engine)
     band = HealthBand(
+        min_mean_loss_nats=model.health.min_mean_loss_nats,
         max_mean_loss_nats=model.health.max_mean_loss_nats,
         max_tokens_per_word_ratio=model.health.max_tokens_per_word_ratio,
     )

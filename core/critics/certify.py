@@ -24,6 +24,8 @@ from core.errors import DataFileError
 
 Scores = npt.NDArray[np.float64]
 MIN_PER_CLASS = 10
+MIN_RECALL = 0.1
+"""A rule that keeps fewer of the good items than this decides nothing worth having."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,11 @@ def certify(
     good, bad = scores[labels], scores[~labels]
     area, low, high = auroc_with_interval(good, bad)
     fitted = fit_margin(good, bad, target_precision) if margin_nats is None else margin_nats
-    informative = area >= min_auroc and low > 0.5 and fitted is not None
     margin = float(np.max(scores)) if fitted is None else fitted
     trial = AcceptRule(margin, min_label_mass_ratio, decides=True)
     accepted = np.array([trial.rejection(critique) is None for critique in critiques])
     hits, slips = float(accepted[labels].mean()), float(accepted[~labels].mean())
+    objection = _objection(area, low, min_auroc, fitted, target_precision, hits)
     flips = [critique.flip for critique in critiques if critique.flip is not None]
     masses = [c.label_mass_ratio for c in critiques if c.label_mass_ratio is not None]
     return Certificate(
@@ -160,8 +162,8 @@ def certify(
         precision_ratio=hits / (hits + slips) if hits + slips else 0.0,
         recall_ratio=hits,
         min_auroc=min_auroc,
-        informative=informative,
-        verdict=_verdict(area, low, min_auroc, fitted, target_precision),
+        informative=objection is None,
+        verdict=f"uninformative: {objection}" if objection else f"informative: AUROC {area:.2f}",
     )
 
 
@@ -212,11 +214,16 @@ def _by_corruption(items: Sequence[LabelledItem], scores: Scores, good: Scores) 
     }
 
 
-def _verdict(area: float, low: float, least: float, fitted: float | None, precision: float) -> str:
+def _objection(
+    area: float, low: float, least: float, fitted: float | None, precision: float, recall: float
+) -> str | None:
+    """Why the critic may not decide, or None."""
     if area < least:
-        return f"uninformative: AUROC {area:.2f} is below {least:.2f}"
+        return f"AUROC {area:.2f} is below {least:.2f}"
     if low <= 0.5:
-        return f"uninformative: the AUROC interval starts at {low:.2f}, a coin toss is not ruled out"
+        return f"the AUROC interval starts at {low:.2f}, a coin toss is not ruled out"
     if fitted is None:
-        return f"uninformative: no margin reaches a precision of {precision:.2f}"
-    return f"informative: AUROC {area:.2f} >= {least:.2f}"
+        return f"no margin reaches a precision of {precision:.2f}"
+    if recall < MIN_RECALL:
+        return f"its rule keeps only {100 * recall:.0f} % of the good items"
+    return None

@@ -12,8 +12,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 
 from core.errors import ModelLoadError, StorageError
@@ -118,7 +119,8 @@ def _write_model(file: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with quiet(), _conversion_words(file):
+    # The dequantiser draws a progress bar that no switch turns off, across whatever is on the screen.
+    with quiet(), redirect_stderr(StringIO()), _conversion_words(file):
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
         loaded = AutoModelForCausalLM.from_pretrained(
             str(file.parent), gguf_file=file.name, dtype=torch.float32
@@ -174,7 +176,7 @@ def _storage_words(cache_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"the converted model cannot be written to {cache_dir}: {error.strerror or error}; free "
-            "some space (a conversion needs about nine times the GGUF file's size for a moment), or "
+            "some space (a conversion needs about four times the GGUF file's size), or "
             "set STAGEGATE_CACHE_DIR to another place",
             path=str(cache_dir),
         ) from error

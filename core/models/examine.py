@@ -11,7 +11,7 @@ from core.errors import ContaminationError
 from core.models.health import ROUND_TRIPS, HealthBand, check_health
 from core.models.report import Check, GuardReport
 from core.models.sentinels import COMPLETIONS, SentinelRule, run_sentinels
-from core.models.tokenizer_check import check_tokenizer
+from core.models.tokenizer_check import check_tokenizer, check_tokenizer_file
 
 if TYPE_CHECKING:
     from core.models.loader import LoadedModel
@@ -49,7 +49,12 @@ def examine(
 
 def _tokenizer_check(loaded: LoadedModel) -> Check:
     texts = (*ROUND_TRIPS, *_PIPELINE_TEXTS, *(prompt for prompt, _ in COMPLETIONS))
-    problems = [*loaded.tokenizer_orders, *check_tokenizer(loaded.tokenizer, texts)]
+    found = [
+        *loaded.tokenizer_orders,
+        *check_tokenizer(loaded.tokenizer, texts),
+        *check_tokenizer_file(loaded.folder / "tokenizer.json", loaded.tokenizer.bos_token, texts),
+    ]
+    problems = list(dict.fromkeys(found))
     detail = (
         "; ".join(problems[:3])
         if problems

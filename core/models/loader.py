@@ -41,8 +41,8 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len
 class LoadedModel:
     """A model ready for engines: eval mode, gradients off, SDPA attention.
 
-    `tokenizer_orders` are cutting and padding that the tokenizer file switches on, in sentences; the
-    encoder ignores them, the examination reports them.
+    `folder` is the directory that was loaded. `tokenizer_orders` are cutting and padding that the
+    tokenizer file switches on, in sentences; the encoder ignores them, the examination reports them.
     """
 
     model: PreTrainedModel
@@ -52,6 +52,7 @@ class LoadedModel:
     max_context_tokens: int
     device: str
     identity: ModelIdentity
+    folder: Path
     tokenizer_orders: tuple[str, ...] = ()
 
 
@@ -90,6 +91,7 @@ def load_model(
         max_context_tokens=identity.max_context_tokens,
         device=device,
         identity=identity,
+        folder=local.folder,
         tokenizer_orders=orders,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from core.errors import ContaminationError, ModelLoadError
@@ -31,6 +32,22 @@ def check_tokenizer(tokenizer: Any, texts: Iterable[str]) -> list[str]:
         if problem is not None and problem not in found:
             found.append(problem)
     return found
+
+
+def check_tokenizer_file(path: Path, bos_token: str | None, texts: Iterable[str]) -> list[str]:
+    """The same about a tokenizer.json as it stands, for the programs that read the file itself.
+
+    transformers rebuilds the tokenizers of some families and ignores parts of their file; the next
+    program may not.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    if not path.is_file():
+        return []
+    known = {} if bos_token is None else {"bos_token": bos_token}
+    made = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_file(str(path)), **known)
+    return check_tokenizer(made, texts)
 
 
 def standing_orders(tokenizer: Any) -> list[str]:
