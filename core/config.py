@@ -81,7 +81,6 @@ class ModelSection(Section):
 class EngineSection(Section):
     """How the model is run. `batch_size` rows decode together; a pass holds `prefill_tokens`."""
 
-    kind: Literal["transformers"] = "transformers"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
     prefill_tokens: Annotated[int, Field(ge=64)] = 4096
 

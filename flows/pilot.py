@@ -27,10 +27,12 @@ from core.provenance.manifest import Artifact, verify
 from tasks.bookkeeping import RunBook
 from tasks.generation import JOURNAL, generate_unit, generation_status
 from tasks.model import certify_critic, examine_model, load_identity
+from tasks.policies import source_digest
 from tasks.quality import ACCEPTED_FILE, judge_quality, write_dataset
 from tasks.resources import forget_generation
 
 SUBJECTS = ("instruction", "pair")
+SAME_MODEL = ("weights_sha256", "tokenizer_sha256", "quantization", "dtype", "bos")
 GUARD_FILE = "guard_report.json"
 CERTIFICATE_FILE = "certificates.json"
 SUMMARY_FILE = "qc_summary.json"
@@ -55,7 +57,9 @@ def pilot(config: RunConfig) -> dict[str, Any]:
             verify(home.folder)
             return outcome(home.folder)
         identity = load_identity(config.model, config.engine)
-        home.bind_model(identity)
+        home.bind("model", identity, SAME_MODEL)
+        inputs = input_digests(config)
+        home.bind("inputs", inputs, list(inputs))
         book = RunBook.begin(config, home.run_id, home.folder, identity["weights_sha256"], flow_run.id)
         try:
             summary = _stages(config, home, book, identity)
@@ -100,7 +104,8 @@ def _stages(config: RunConfig, home: RunHome, book: RunBook, identity: dict[str,
         return [ACCEPTED_FILE], {"pairs": counts["records_out"]}
 
     def assess(place: Path, _: dict[str, Any]) -> Made:
-        summary = judge_quality(config, folder / "generation", place, certificates, True)
+        clean = _read(folder / "model" / GUARD_FILE)["clean"]
+        summary = judge_quality(config, folder / "generation", place, certificates, clean)
         book.metrics(summary)
         return [SUMMARY_FILE, REPORT_FILE], {"verdict": summary["verdict"]}
 
@@ -133,7 +138,6 @@ def _artifact(
 
 def _certify(subject: str, config: RunConfig, identity: dict[str, Any]) -> dict[str, Any]:
     section = getattr(config.critics, subject)
-    labelled = section.labelled_file
     result: dict[str, Any] = certify_critic(
         subject,
         section,
@@ -142,7 +146,7 @@ def _certify(subject: str, config: RunConfig, identity: dict[str, Any]) -> dict[
         identity,
         config.run.seed,
         config.responses.few_shot_pairs,
-        sha256_file(labelled) if labelled is not None and labelled.is_file() else None,
+        _digest(section.labelled_file),
     )
     return result
 
@@ -159,6 +163,21 @@ def _generate(
         generate_unit(status["next"], *arguments, progress)
     final: dict[str, Any] = status
     return final
+
+
+def input_digests(config: RunConfig) -> dict[str, str | None]:
+    """sha256 of what a run reads besides its config: prompts, seeds, held-out and labelled files."""
+    files = {
+        "heldout_file": config.dedup.heldout_file,
+        "instruction_labels": config.critics.instruction.labelled_file,
+        "pair_labels": config.critics.pair.labelled_file,
+    }
+    digests = {name: _digest(path) for name, path in files.items()}
+    return {"prompts_and_seeds": source_digest(("prompts",)), **digests}
+
+
+def _digest(path: Path | None) -> str | None:
+    return sha256_file(path) if path is not None and path.is_file() else None
 
 
 def refuse_model(report: dict[str, Any], source: str) -> None:

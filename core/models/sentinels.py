@@ -6,18 +6,17 @@
     text ends     probability of end-of-text right after a complete answer to a bare instruction
     end tokens    the declared end-of-text tokens are not chat turn tokens
 
-Means over 12 questions, measured in 2026 (float32; Qwen bfloat16):
+Means over 12 questions, the worst format (float32 weights; Qwen in bfloat16):
 
                                      turn ends   text ends (bare)   completions
     Gemma 3 270M base                  5e-10         0.0013            9 / 10
-    stagegate's tiny test model          0           0.0014            6 / 10
-    SmolLM2 135M Instruct               0.32         (is its turn end)  6 / 10
-    Qwen2.5-Coder 1.5B Instruct         0.74         0.06             10 / 10
+    SmolLM2 135M Instruct               0.34         0.30              6 / 10
+    Qwen2.5-Coder 1.5B Instruct         0.82         0.0003           10 / 10
 
 Limits 0.05 and 0.20. A turn token's embedding is untrained in a base model, hence the gap. Answering,
 under whatever wrapper, is not counted: modern base models do. Not caught: a tuned model whose turn
-tokens were renamed and which rarely ends after a short answer; a base model whose pre-training held
-much chat-formatted text may be refused, and the report then shows by which numbers.
+tokens were renamed and which, like the Qwen above, rarely ends after a bare question and answer. A base
+model whose pre-training held much chat-formatted text may be refused; the report shows by which numbers.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from core.provenance.manifest import MANIFEST, Artifact, read_artifact, seal_art
 
 RUN_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
-SAME_MODEL = ("weights_sha256", "tokenizer_sha256", "quantization", "dtype", "bos")
 
 
 class RunHome:
@@ -90,20 +89,22 @@ class RunHome:
         """First 16 hex digits of the config hash and the run id; every record carries them."""
         return f"{self.config_hash[:16]}:{self.run_id}"
 
-    def bind_model(self, identity: Mapping[str, Any]) -> None:
-        """Tie the run to the model that it uses; refuse another one later.
+    def bind(self, what: str, values: Mapping[str, Any], keys: Sequence[str]) -> None:
+        """Tie the run to a thing that it uses; refuse another one later.
 
-        What decides are the weights, the tokenizer, and how they were loaded; not package versions.
+        Args:
+            what: `model`, `inputs`: under this name it is kept in run.json.
+            keys: the values that make it the same thing.
         """
-        known = self.record.get("model") or identity
+        known = self.record.get(what) or values
         changed = [
-            f"model {key}: {known.get(key)!r} -> {identity.get(key)!r}"
-            for key in SAME_MODEL
-            if known.get(key) != identity.get(key)
+            f"{what} {key}: {known.get(key)!r} -> {values.get(key)!r}"
+            for key in keys
+            if known.get(key) != values.get(key)
         ]
         if changed:
             raise self._mismatch(changed)
-        self.record["model"] = dict(identity)
+        self.record[what] = dict(values)
         self._save()
 
     def seal(

@@ -89,6 +89,9 @@ def test_manifest_says_what_made_it(tmp_path: Path) -> None:
     assert made["created_at"].endswith("+00:00")
 
 
+KEYS = ["weights_sha256"]
+
+
 def home(folder: Path, values: dict[str, object], digest: str = "a" * 64) -> RunHome:
     return RunHome(folder, values, digest)
 
@@ -107,11 +110,11 @@ def test_folder_goes_on_with_the_same_config_only(tmp_path: Path) -> None:
 def test_another_model_under_the_same_config_is_refused(tmp_path: Path) -> None:
     """Weights that changed under the same name do not slip into a run."""
     with home(tmp_path, {}).open("") as run:
-        run.bind_model({"weights_sha256": "1", "bos": "always"})
+        run.bind("model", {"weights_sha256": "1", "time": 5}, KEYS)
     with home(tmp_path, {}).open("") as run:
-        run.bind_model({"weights_sha256": "1", "bos": "always"})
+        run.bind("model", {"weights_sha256": "1", "time": 5}, KEYS)
         with pytest.raises(RunMismatchError, match="weights_sha256: '1' -> '2'"):
-            run.bind_model({"weights_sha256": "2", "bos": "always"})
+            run.bind("model", {"weights_sha256": "2"}, KEYS)
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
