@@ -63,6 +63,8 @@ class SentinelSection(Section):
     """Scored rule of the sentinel probes (METHOD 2)."""
 
     min_completion_pass_ratio: Ratio = 0.6
+    max_turn_end_probability: Ratio = 0.05
+    max_text_end_probability: Ratio = 0.20
 
 
 class ModelSection(Section):

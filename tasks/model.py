@@ -41,6 +41,7 @@ def examine_model(model: ModelSection, engine: EngineSection, identity: dict[str
     """The guard's report: health, tokenizer, sentinels. `identity` makes the cache key honest."""
     from core.models.examine import examine
     from core.models.health import HealthBand
+    from core.models.sentinels import SentinelRule
 
     emit(ProgressEvent("model", "examining: tokenizer, health, sentinel probes"))
     ready = engine_for(model, engine)
@@ -53,7 +54,11 @@ def examine_model(model: ModelSection, engine: EngineSection, identity: dict[str
         ready.loaded,
         ready,
         band=band,
-        min_completion_pass_ratio=model.sentinels.min_completion_pass_ratio,
+        rule=SentinelRule(
+            min_completion_pass_ratio=model.sentinels.min_completion_pass_ratio,
+            max_turn_end_probability=model.sentinels.max_turn_end_probability,
+            max_text_end_probability=model.sentinels.max_text_end_probability,
+        ),
     )
     record: dict[str, Any] = report.to_record()
     return record

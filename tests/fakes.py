@@ -59,7 +59,7 @@ class FakeEngine:
                     request.request_id,
                     text,
                     text,
-                    self.encoder.encode(text),
+                    tuple(map(ord, text)),
                     reason,
                     len(request.prompt_ids),
                     len(text),

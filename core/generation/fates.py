@@ -7,11 +7,22 @@ from typing import Any
 
 from core.critics.base import CriticItem
 from core.critics.build import CertifiedCritic
+from core.engines.base import PromptEncoder
+from core.errors import ContaminationError
 
 ACCEPTED = "accepted"
 REJECTED = "rejected"
 
 Record = dict[str, Any]
+
+
+def control_tokens(encoder: PromptEncoder, text: str) -> str | None:
+    """`control_tokens` for a text that the guard would refuse in a prompt: a model may write one."""
+    try:
+        encoder.encode_continuation(text)
+    except ContaminationError:
+        return "control_tokens"
+    return None
 
 
 def sieve(records: Sequence[Record], reason_of: Callable[[Record], str | None]) -> list[Record]:

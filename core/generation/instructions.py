@@ -13,9 +13,10 @@ from core.engines.base import (
     CompletionEngine,
     CompletionRequest,
     Progress,
+    PromptEncoder,
 )
 from core.files import sha256_json
-from core.generation.fates import Record, let_critic_decide, sieve
+from core.generation.fates import Record, control_tokens, let_critic_decide, sieve
 from core.generation.plan import GenerationPlan, Screen, derive_seed
 from core.generation.pool import DedupPool
 from core.prompts.cleaning import INSTRUCTION_RULES, clean
@@ -90,7 +91,7 @@ def write_instructions(
         cut = completion.finish_reason == FINISH_LENGTH
         parsed = parse_numbered_list(completion.text, number, cut=cut)
         records += [_record(item, completion, request, prompt, ids_hash) for item in parsed.items]
-    _decide(records, plan, pool, critic, screen)
+    _decide(records, engine.encoder, plan, pool, critic, screen)
     return records, completions
 
 
@@ -119,6 +120,7 @@ def _record(
 
 def _decide(
     records: list[Record],
+    encoder: PromptEncoder,
     plan: GenerationPlan,
     pool: DedupPool,
     critic: CertifiedCritic,
@@ -135,7 +137,11 @@ def _decide(
         record |= {"neighbour": twin.neighbour_id, "similarity": round(twin.similarity, 4)}
         return twin.reason
 
-    formed = sieve(records, lambda record: _form(record, plan) or screened[record["id"]])
+    def fault_of(record: Record) -> str | None:
+        objection = _form(record, plan) or screened[record["id"]]
+        return objection or control_tokens(encoder, record["instruction"])
+
+    formed = sieve(records, fault_of)
     unique = sieve(formed, twin_of)
     let_critic_decide(unique, critic, lambda record: CriticItem(record["instruction"]))
 

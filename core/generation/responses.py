@@ -12,9 +12,10 @@ from core.engines.base import (
     CompletionEngine,
     CompletionRequest,
     Progress,
+    PromptEncoder,
 )
 from core.files import sha256_json
-from core.generation.fates import Record, let_critic_decide, sieve
+from core.generation.fates import Record, control_tokens, let_critic_decide, sieve
 from core.generation.plan import GenerationPlan, Screen, derive_seed
 from core.prompts.cleaning import RESPONSE_RULES, clean
 from core.prompts.registry import RenderedPrompt, render_response
@@ -43,7 +44,7 @@ def write_responses(
     ]
     completions = engine.complete(requests, on_progress)
     records = [_record(*parts) for parts in zip(instructions, completions, requests, prompts, strict=True)]
-    _decide(records, critic, screen)
+    _decide(records, engine.encoder, critic, screen)
     return records, completions
 
 
@@ -72,11 +73,16 @@ def _record(
     }
 
 
-def _decide(records: list[Record], critic: CertifiedCritic, screen: Screen) -> None:
+def _decide(records: list[Record], encoder: PromptEncoder, critic: CertifiedCritic, screen: Screen) -> None:
     """Write `fate` and `reason`: cut or empty, mechanical faults, then the critic."""
     objections = screen([(record["instruction"], record["response"]) for record in records])
     screened = {record["id"]: reason for record, reason in zip(records, objections, strict=True)}
-    sound = sieve(records, lambda record: _form(record) or screened[record["id"]])
+
+    def fault_of(record: Record) -> str | None:
+        objection = _form(record) or screened[record["id"]]
+        return objection or control_tokens(encoder, record["response"])
+
+    sound = sieve(records, fault_of)
     let_critic_decide(sound, critic, lambda record: CriticItem(record["instruction"], record["response"]))
 
 

@@ -29,7 +29,7 @@ def examine(
     engine: CompletionEngine,
     band: HealthBand | None = None,
     prompts: Sequence[str] = (),
-    min_completion_pass_ratio: float = 0.6,
+    rule: SentinelRule | None = None,
 ) -> GuardReport:
     """All checks of a model. The health of a model decides first; an ill one is not asked further.
 
@@ -40,7 +40,6 @@ def examine(
     health = check_health(loaded, band)
     checks += health.checks
     if health.ok:
-        rule = SentinelRule(min_completion_pass_ratio=min_completion_pass_ratio)
         checks += run_sentinels(engine, loaded.encoder, loaded.eos_token_ids, rule).checks
     else:
         checks.append(Check("sentinels", False, "not asked: the model is not healthy", {}))

@@ -111,7 +111,9 @@ def test_instruct_model_is_caught(instruct_model: LoadedModel) -> None:
     assert max(turn.values["mean_probability"].values()) > 3 * turn.values["limit"]
 
 
-def test_renamed_chat_tokens_do_not_hide_an_instruct_model(instruct_gguf: Path, tmp_path: Path) -> None:
+def test_renamed_chat_tokens_do_not_hide_an_instruct_model(
+    instruct_model: LoadedModel, tmp_path: Path
+) -> None:
     """Without template and with harmless names for its tokens, it is still refused."""
     source = instruct_model.folder
     names = {"<|im_start|>": "<bos>", "<|im_end|>": "<eos>"}

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from core.critics.base import AcceptRule
 from core.critics.build import CertifiedCritic, build_critic
 from core.engines.base import Sampling
-from core.errors import IntegrityError, StorageError
+from core.errors import ContaminationError, IntegrityError, StorageError
 from core.generation.journal import Journal
 from core.generation.loop import Generation, forecast, funnel
 from core.generation.plan import GenerationPlan, derive_seed
 from core.generation.pool import DedupPool
-from tests.fakes import FakeEngine
+from tests.fakes import CharEncoder, FakeEngine
 
 VERBS = ("Name", "Draw", "List", "Sort", "Find", "Count", "Pick", "Sing")
 THINGS = ("apples", "rivers", "songs", "stones", "books", "birds", "roads", "lamps", "clouds")
@@ -216,3 +216,29 @@ def test_full_disk_is_told_in_words_and_loses_nothing(tmp_path: Path, monkeypatc
     with pytest.raises(StorageError, match="No space left"):
         journal.append("a-1", [{"kind": "x"}] * 50, {"seconds": 1.0})
     assert path.read_bytes() == before
+
+
+def test_control_tokens_that_a_model_writes_cost_one_candidate_not_the_run(tmp_path: Path) -> None:
+    """Text that the guard refuses is rejected as `control_tokens`; the run goes on to its target."""
+
+    class GuardedChars(CharEncoder):
+        def encode(self, text: str) -> tuple[int, ...]:
+            if "[INST]" in text:
+                raise ContaminationError("chat token in a prompt")
+            return super().encode(text)
+
+        def encode_continuation(self, text: str) -> tuple[int, ...]:
+            self.encode(text)
+            return super().encode_continuation(text)
+
+    def chatty(prompt: str, seed: int) -> tuple[str, str]:
+        text, reason = write(prompt, seed)
+        return (f"{text} [INST]" if seed % 4 == 0 else text), reason
+
+    engine = FakeEngine(chatty)
+    engine.encoder = GuardedChars()
+    run = generation(tmp_path / "j.jsonl", engine)
+    assert run.run() == "reached"
+    counts = funnel(run.journal)
+    assert counts["instruction_rejections"]["control_tokens"] > 0
+    assert counts["response_rejections"]["control_tokens"] > 0
