@@ -20,6 +20,7 @@ from core.generation.fates import Record, control_tokens, let_critic_decide, sie
 from core.generation.plan import GenerationPlan, Screen, derive_seed
 from core.generation.pool import DedupPool
 from core.prompts.cleaning import INSTRUCTION_RULES, clean
+from core.prompts.missing import misses_its_input
 from core.prompts.parsing import ListItem, parse_numbered_list
 from core.prompts.registry import RenderedPrompt, render_instruction_list
 
@@ -155,4 +156,6 @@ def _form(record: Record, plan: GenerationPlan) -> str | None:
         return "not_one_line"
     if words < plan.min_words:
         return "too_few_words"
-    return "too_many_words" if words > plan.max_words else None
+    if words > plan.max_words:
+        return "too_many_words"
+    return "input_missing" if misses_its_input(text) else None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from core.errors import DataFileError
 from core.generation.pool import jaccard, normalise, shingles
 from core.prompts.cleaning import RESPONSE_RULES, clean
+from core.prompts.missing import misses_its_input
 from core.prompts.parsing import parse_numbered_list
 from core.prompts.registry import (
     render_instruction_list,
@@ -146,3 +147,34 @@ def test_broken_seed_file_names_every_line(tmp_path: Path) -> None:
     path.write_text("\n".join(lines))
     with pytest.raises(DataFileError, match=r"(?s)line 2.*line 3.*line 4"):
         load_seeds(path)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Write the name of each item on the left side of the picture.",
+        "Put these words in alphabetical order.",
+        "Write a sentence about each animal below.",
+        "Read the following story and say who the hero is.",
+        "What animal does this image represent?",
+        "Summarize this article in two sentences.",
+    ],
+)
+def test_an_instruction_without_its_input_is_caught(instruction: str) -> None:
+    """Pointing at a picture, a text or words that are not there makes an instruction unusable."""
+    assert misses_its_input(instruction)
+
+
+def test_instructions_that_hold_their_input_pass() -> None:
+    """Inputs after a colon or in quotes, and plain uses of the same words, are no fault; no seed is."""
+    fine = [
+        "Sort these numbers from small to large: 9, 2, 7.",
+        'Rewrite this sentence in the past tense: "She walks home."',
+        "Use the following words in one sentence: moon, river.",
+        "What do people eat these days?",
+        "What flies high above the clouds?",
+        "Explain how a map is drawn.",
+        "What lies below the surface of the sea?",
+    ]
+    assert [text for text in fine if misses_its_input(text)] == []
+    assert [s.id for s in load_seeds() if misses_its_input(s.instruction)] == []
