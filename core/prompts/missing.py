@@ -9,7 +9,8 @@ _POINTS_AT = re.compile(
       these\s+(?!days\b)\w+
     | (?:the\s+)?following
     | (?:below|above)(?=[.,?!]|$)
-    | (?:in|on|of|from|side\s+of)\s+(?:the|this)\s+(?:picture|image|photo|map|chart|table|diagram|list|passage|paragraph|text|article|box)
+    | (?:in|on|of|from)\s+(?:the|this)\s+
+      (?:picture|image|photo|map|chart|table|diagram|list|passage|paragraph|text|article|box)
     | this\s+(?:sentence|passage|paragraph|text|article|picture|image|list|word|story|poem)
     )""",
     re.IGNORECASE | re.VERBOSE,
