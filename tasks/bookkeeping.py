@@ -30,9 +30,9 @@ from core.store import (
 
 
 @lru_cache(maxsize=1)
-def the_store(url: str | None = None) -> Store:
+def the_store() -> Store:
     """The store of this process, opened once."""
-    return open_store(url or get_settings().store_url)
+    return open_store(get_settings().store_url)
 
 
 class RunBook:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -177,12 +177,10 @@ class Generation:
             self.engine, self.plan, awaiting, self.critics["pair"], self.screen, on_progress
         )
 
-    def run(self, on_unit: Callable[[Batch], None] | None = None) -> str:
+    def run(self) -> str:
         """Advance to the end; returns why it ended."""
         while (end := self.state.ended(self.plan)) is None:
-            batch = self.advance()
-            if on_unit:
-                on_unit(batch)
+            self.advance()
         return end
 
 
