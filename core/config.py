@@ -188,9 +188,88 @@ class TargetSection(Section):
 
 
 class CostSection(Section):
-    """Price of the device's time. 0 for one's own machine."""
+    """Price of the device's time (0 for one's own machine) and what the project may cost in all."""
 
     device_usd_per_hour: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    budget_usd: Annotated[float, Field(ge=0.0, le=10_000_000.0)] = 300.0
+
+
+class PriceSection(Section):
+    """Prices of a reviewer that the dated table does not list, in USD per million tokens."""
+
+    input_usd: Annotated[float, Field(ge=0.0, le=10_000.0)]
+    output_usd: Annotated[float, Field(ge=0.0, le=10_000.0)]
+    cached_input_usd: Annotated[float, Field(ge=0.0, le=10_000.0)] | None = None
+
+
+class ReviewerSpec(Section):
+    """One model that reviews, behind any OpenAI-compatible server.
+
+    `base_url` None is OpenAI's own. `timeout_s` is for one whole answer, `max_output_tokens` includes
+    reasoning, and an answer of more than `max_answer_bytes` is cut off and counts as none.
+    """
+
+    model: Annotated[str, Field(max_length=200)] = ""
+    base_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    effort: Literal["minimal", "low", "medium", "high"] | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 180.0
+    max_output_tokens: Annotated[int, Field(ge=64, le=200_000)] = 8000
+    max_answer_bytes: Annotated[int, Field(ge=1024)] = 131_072
+    price: PriceSection | None = None
+
+    @property
+    def known(self) -> str:
+        """What people call it: the model, and the server where it is not OpenAI's."""
+        return f"{self.model} at {self.base_url}" if self.base_url else self.model
+
+
+class ReviewerSection(ReviewerSpec):
+    """Who reviews at every gate; `second` gives a second opinion, and disagreement goes to a person."""
+
+    kind: Literal["none", "openai"] = "none"
+    rubric: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")] = "v1"
+    second: ReviewerSpec | None = None
+
+    @model_validator(mode="after")
+    def _named(self) -> ReviewerSection:
+        if self.kind == "openai" and not self.model:
+            raise ValueError("reviewer.kind is openai: name the model in reviewer.model")
+        if self.second is not None and not self.second.model:
+            raise ValueError("name the model of the second reviewer in reviewer.second.model")
+        if self.kind == "none" and self.second is not None:
+            raise ValueError("a second reviewer needs a first one: set reviewer.kind to openai")
+        return self
+
+
+Approver = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9@._+ -]{0,63}$")]
+
+
+class GatesSection(Section):
+    """How gates are decided.
+
+    `human`: a person decides. `reviewer`: every reviewer's *go* with all machine checks passed opens the
+    gate, everything else falls to a person. `passing`: machine checks alone, for demos and tests.
+    `wait_hours` without a decision parks the run; it never approves. Without `approvers`, any name does.
+    """
+
+    policy: Literal["human", "reviewer", "passing"] = "human"
+    approvers: tuple[Approver, ...] = ()
+    require_codes: bool = False
+    max_wrong_codes: Annotated[int, Field(ge=1, le=100)] = 5
+    allow_override: bool = False
+    wait_hours: Annotated[float, Field(gt=0, le=24 * 366)] = 72.0
+    max_iterations: Annotated[int, Field(ge=1, le=50)] = 3
+
+    @model_validator(mode="after")
+    def _approvers(self) -> GatesSection:
+        lowered = [name.casefold() for name in self.approvers]
+        if len(set(lowered)) != len(lowered):
+            raise ValueError(f"approvers names somebody twice: {', '.join(self.approvers)}")
+        if self.require_codes and not self.approvers:
+            raise ValueError("require_codes needs a list of approvers: a code belongs to a person")
+        if self.allow_override and len(self.approvers) == 1:
+            raise ValueError("allow_override needs a second approver, and only one is listed")
+        return self
 
 
 class RunConfig(Section):
@@ -205,6 +284,8 @@ class RunConfig(Section):
     dedup: DedupSection = DedupSection()
     target: TargetSection = TargetSection()
     qc: QCThresholds = QCThresholds()
+    gates: GatesSection = GatesSection()
+    reviewer: ReviewerSection = ReviewerSection()
     cost: CostSection = CostSection()
 
     def config_hash(self) -> str:
@@ -250,7 +331,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        problems += [_explain(item) for item in error.errors()]
+        problems += [explain(item) for item in error.errors()]
     if problems:
         listed = "\n".join(f"  - {problem}" for problem in problems)
         plural = "problem" if len(problems) == 1 else "problems"
@@ -296,7 +377,8 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     return None
 
 
-def _explain(error: Mapping[str, Any]) -> str:
+def explain(error: Mapping[str, Any]) -> str:
+    """One problem that pydantic found, with its key and the nearest known key."""
     location = [str(part) for part in error["loc"] if part not in ("fit", "float", "literal['fit']")]
     key = ".".join(location)
     if error["type"] == "extra_forbidden":
