@@ -23,11 +23,8 @@ class _Strict(BaseModel):
 def _proposal_model() -> type[_Strict]:
     fields: dict[str, Any] = {}
     for name, tunable in TUNABLES.items():
-        if tunable.low is None:
-            fields[name] = (bool | None, Field(description=tunable.title))
-        else:
-            bounded = Annotated[tunable.kind, Field(ge=tunable.low, le=tunable.high)]
-            fields[name] = (bounded | None, Field(description=f"{tunable.title}; null leaves it as it is"))
+        text = f"{tunable.title}; null leaves it as it is"
+        fields[name] = (tunable.kind | None, Field(ge=tunable.low, le=tunable.high, description=text))
     return create_model("ProposedChanges", __base__=_Strict, **fields)
 
 
@@ -46,8 +43,9 @@ class Verdict(_Strict):
 
     def proposal(self) -> dict[str, TuningValue]:
         """The proposed changes that are not null."""
+        changes: BaseModel = self.changes
         values: dict[str, TuningValue] = {
-            name: value for name, value in self.changes.model_dump().items() if value is not None
+            name: value for name, value in changes.model_dump().items() if value is not None
         }
         return values
 

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from core.store.engine import open_store
-from core.store.fields import MetricVerdict, RunStatus, StageStatus, Verdict
+from core.store.fields import (
+    AdviceEffect,
+    DecisionKind,
+    GateStatus,
+    MetricVerdict,
+    RunStatus,
+    StageStatus,
+    Verdict,
+)
 from core.store.models import (
+    AdviceOutcomeCreate,
+    AdviceOutcomePublic,
     ArtifactCreate,
     ArtifactPublic,
+    GateAnswerCreate,
+    GateAnswerPublic,
+    GateCreate,
+    GateDecisionCreate,
+    GateDecisionPublic,
+    GatePublic,
     IterationCreate,
     IterationPublic,
     PipelineRunCreate,
     PipelineRunPublic,
     QcMetricCreate,
     QcMetricPublic,
+    ReviewCreate,
+    ReviewPublic,
     StageRunCreate,
     StageRunEnd,
     StageRunPublic,
@@ -20,8 +38,19 @@ from core.store.models import (
 from core.store.repository import Store
 
 __all__ = [
+    "AdviceEffect",
+    "AdviceOutcomeCreate",
+    "AdviceOutcomePublic",
     "ArtifactCreate",
     "ArtifactPublic",
+    "DecisionKind",
+    "GateAnswerCreate",
+    "GateAnswerPublic",
+    "GateCreate",
+    "GateDecisionCreate",
+    "GateDecisionPublic",
+    "GatePublic",
+    "GateStatus",
     "IterationCreate",
     "IterationPublic",
     "MetricVerdict",
@@ -29,6 +58,8 @@ __all__ = [
     "PipelineRunPublic",
     "QcMetricCreate",
     "QcMetricPublic",
+    "ReviewCreate",
+    "ReviewPublic",
     "RunStatus",
     "StageRunCreate",
     "StageRunEnd",

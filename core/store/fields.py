@@ -19,10 +19,11 @@ _LARGEST_INTEGER = 2**63 - 1  # BIGINT; SQLite and PostgreSQL agree on it
 
 
 class RunStatus(StrEnum):
-    """Where a pipeline run stands."""
+    """Where a pipeline run stands. `rejected`: a gate said no, and that is how it ended."""
 
     RUNNING = "running"
     DONE = "done"
+    REJECTED = "rejected"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
 
@@ -52,6 +53,33 @@ class MetricVerdict(StrEnum):
     FAIL = "fail"
     INSUFFICIENT = "insufficient"
     NOT_MEASURED = "not_measured"
+
+
+class GateStatus(StrEnum):
+    """Where a gate stands. A void one was opened for an artifact that has changed since."""
+
+    OPEN = "open"
+    WAITING = "waiting"
+    PARKED = "parked"
+    DECIDED = "decided"
+    VOID = "void"
+
+
+class DecisionKind(StrEnum):
+    """What a gate's decision is."""
+
+    APPROVE = "approve"
+    ITERATE = "iterate"
+    REJECT = "reject"
+
+
+class AdviceEffect(StrEnum):
+    """How a metric moved after a change."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    SAME = "same"
+    UNKNOWN = "unknown"
 
 
 def enum_text(words: type[StrEnum]) -> sa.Enum:

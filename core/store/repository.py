@@ -8,10 +8,12 @@ have no session behind them. A further family of verbs is a class over `SessionS
 
 from __future__ import annotations
 
+from core.store.gate_verbs import GateVerbs
 from core.store.record_verbs import RecordVerbs
+from core.store.review_verbs import ReviewVerbs
 from core.store.run_verbs import RunVerbs
 from core.store.stage_verbs import StageVerbs
 
 
-class Store(RunVerbs, StageVerbs, RecordVerbs):
-    """Runs, iterations, stages, artifacts and metrics of one database. See `open_store`."""
+class Store(RunVerbs, StageVerbs, RecordVerbs, GateVerbs, ReviewVerbs):
+    """Runs, iterations, stages, artifacts, metrics, gates and reviews of one database. See `open_store`."""

@@ -178,10 +178,10 @@ def test_a_store_from_the_future_is_refused(store_url: str) -> None:
     """An unknown revision names itself and what this version knows, and nothing is changed."""
     open_store(store_url).close()
     _execute(store_url, "UPDATE stagegate_version SET version_num = '9999'")
-    with pytest.raises(BadInputError, match=r"newer stagegate.*9999.*0001.*Update") as caught:
+    with pytest.raises(BadInputError, match=r"newer stagegate.*9999.*0002.*Update") as caught:
         open_store(store_url)
     assert caught.value.exit_code == 2
-    _execute(store_url, "UPDATE stagegate_version SET version_num = '0001'")
+    _execute(store_url, "UPDATE stagegate_version SET version_num = '0002'")
     with open_store(store_url) as store:
         assert store.runs() == []
 

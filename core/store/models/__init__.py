@@ -8,7 +8,27 @@ from __future__ import annotations
 
 from core.store.models.artifacts import Artifact, ArtifactCreate, ArtifactPublic
 from core.store.models.base import RecordModel, StoreModel, utc_now
+from core.store.models.gates import (
+    Gate,
+    GateAnswer,
+    GateAnswerCreate,
+    GateAnswerPublic,
+    GateCreate,
+    GateDecision,
+    GateDecisionCreate,
+    GateDecisionPublic,
+    GatePublic,
+    UsedCode,
+)
 from core.store.models.metrics import QcMetric, QcMetricCreate, QcMetricPublic
+from core.store.models.reviews import (
+    AdviceOutcome,
+    AdviceOutcomeCreate,
+    AdviceOutcomePublic,
+    Review,
+    ReviewCreate,
+    ReviewPublic,
+)
 from core.store.models.runs import (
     Iteration,
     IterationCreate,
@@ -26,9 +46,21 @@ from core.store.models.stages import (
 )
 
 __all__ = [
+    "AdviceOutcome",
+    "AdviceOutcomeCreate",
+    "AdviceOutcomePublic",
     "Artifact",
     "ArtifactCreate",
     "ArtifactPublic",
+    "Gate",
+    "GateAnswer",
+    "GateAnswerCreate",
+    "GateAnswerPublic",
+    "GateCreate",
+    "GateDecision",
+    "GateDecisionCreate",
+    "GateDecisionPublic",
+    "GatePublic",
     "Iteration",
     "IterationCreate",
     "IterationPublic",
@@ -39,11 +71,15 @@ __all__ = [
     "QcMetricCreate",
     "QcMetricPublic",
     "RecordModel",
+    "Review",
+    "ReviewCreate",
+    "ReviewPublic",
     "StageRun",
     "StageRunBase",
     "StageRunCreate",
     "StageRunEnd",
     "StageRunPublic",
     "StoreModel",
+    "UsedCode",
     "utc_now",
 ]

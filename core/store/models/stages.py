@@ -21,12 +21,16 @@ from core.store.models.base import RecordModel, StoreModel, utc_now
 
 
 class StageRunBase(StoreModel):
-    """Which stage of which run. Shards that run side by side carry the shard in `stage`."""
+    """Which stage of which run. Shards that run side by side carry the shard in `stage`.
+
+    `device_usd_micros_per_hour` is the device's price when the attempt started; None is not known.
+    """
 
     run_id: RunId = Field(sa_type=String(36), foreign_key="pipeline_run.id")
     iteration_id: int | None = Field(default=None, foreign_key="iteration.id")
     stage: Name = Field(sa_type=String)
     device: Name | None = Field(default=None, sa_type=String)
+    device_usd_micros_per_hour: Count | None = Field(default=None, sa_type=BigInteger)
 
 
 class StageOutcome(StoreModel):
