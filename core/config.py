@@ -187,6 +187,12 @@ class TargetSection(Section):
         return self
 
 
+class ScaleSection(Section):
+    """How many accepted pairs the run is to have after its pilot; gates forecast their cost from it."""
+
+    count: PositiveInt = 15_000
+
+
 class CostSection(Section):
     """Price of the device's time (0 for one's own machine) and what the project may cost in all."""
 
@@ -216,11 +222,6 @@ class ReviewerSpec(Section):
     max_output_tokens: Annotated[int, Field(ge=64, le=200_000)] = 8000
     max_answer_bytes: Annotated[int, Field(ge=1024)] = 131_072
     price: PriceSection | None = None
-
-    @property
-    def known(self) -> str:
-        """What people call it: the model, and the server where it is not OpenAI's."""
-        return f"{self.model} at {self.base_url}" if self.base_url else self.model
 
 
 class ReviewerSection(ReviewerSpec):
@@ -284,16 +285,17 @@ class RunConfig(Section):
     dedup: DedupSection = DedupSection()
     target: TargetSection = TargetSection()
     qc: QCThresholds = QCThresholds()
+    scale: ScaleSection = ScaleSection()
     gates: GatesSection = GatesSection()
     reviewer: ReviewerSection = ReviewerSection()
     cost: CostSection = CostSection()
 
     def config_hash(self) -> str:
-        """sha256 over every value that can change an output; not the run's name and place."""
+        """sha256 over every value that can change an output; not name, place and budget of the run."""
         return config_hash(self.model_dump(mode="json"))
 
 
-WHERE_KEYS = ("run.name", "run.project", "run.output_dir")
+WHERE_KEYS = ("run.name", "run.project", "run.output_dir", "cost.budget_usd")
 
 
 def config_hash(values: Mapping[str, Any]) -> str:
@@ -337,6 +339,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         plural = "problem" if len(problems) == 1 else "problems"
         raise ConfigError(f"{path} has {len(problems)} {plural}:\n{listed}", problems=problems)
     return config
+
+
+def parse_yaml(text: str) -> RunConfig:
+    """The config that `dump_yaml` wrote.
+
+    Raises:
+        ConfigError: it was written by another version of the config model, or edited.
+    """
+    try:
+        return RunConfig.model_validate(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"a recorded config cannot be read any more: {error}", problems=[]) from error
 
 
 def dump_yaml(config: RunConfig) -> str:

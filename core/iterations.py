@@ -217,4 +217,6 @@ def _record(item: Mapping[str, Any]) -> IterationRecord:
         name: MetricPoint(**value) if isinstance(value, Mapping) else MetricPoint(value)
         for name, value in (item.get("metrics") or {}).items()
     }
+    if item.get("kept") is not None:
+        metrics.setdefault("kept_pairs", MetricPoint(float(item["kept"]), unit="count"))
     return IterationRecord(**{**item, "metrics": metrics})

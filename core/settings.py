@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
-from pydantic import Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,11 +29,36 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None, description="URL of the store; SQLite in `home` when not given."
     )
+    root: Path = Field(
+        default=Path(__file__).resolve().parent.parent,
+        description="Checkout whose prefect.yaml is deployed and in which workers run flows.",
+    )
+    server_password: SecretStr | None = Field(
+        default=None,
+        description="Password of the Prefect server (user `admin`); a server that other machines "
+        "can reach is not started without one.",
+    )
+    reviewer_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("STAGEGATE_REVIEWER_API_KEY", "OPENAI_API_KEY"),
+        description="Key of the reviewer's server; OPENAI_API_KEY does as well.",
+    )
+    second_reviewer_api_key: SecretStr | None = Field(
+        default=None, description="Key of the second reviewer's server; the first one's when not given."
+    )
+    sendgrid_api_key: SecretStr | None = Field(
+        default=None, description="Key with which e-mail notifications are sent."
+    )
 
     @property
     def model_cache_dir(self) -> Path:
         """Folder of converted models."""
         return self.cache_dir / "models"
+
+    @property
+    def approvers_file(self) -> Path:
+        """File with the secrets of approvers' one-time codes, readable by its owner alone."""
+        return self.home / "approvers.json"
 
     @property
     def store_url(self) -> str:

@@ -1,218 +1,104 @@
-"""The pilot: a base model writes, criticises and filters its own instruction data, and QC judges it.
+"""The gated pilot: iterate until a gate says approve or reject.
 
-    load -> examine -> certify critics -> (instructions, responses)* -> dataset -> QC -> seal
+    (iteration -> machine checks -> reviews -> gate)+ -> seal
 
-Every step leaves a sealed artifact in the run's folder; a run that died anywhere goes on from there,
-and a finished one is verified and shown again. Gates and money are not here yet.
+The orchestrator runs on the `cpu` pool, each iteration as a child on the `gpu` pool; both processes have
+ended before anybody is asked, and the flow goes on from the store when somebody has answered.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from prefect import flow
-from prefect.artifacts import create_progress_artifact
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import Field
 
-from core.config import RunConfig, differences, dump_yaml
-from core.errors import ContaminationError
-from core.files import sha256_file, write_json
-from core.progress import ProgressEvent, emit
-from core.provenance.home import RunHome
-from core.provenance.manifest import Artifact, verify
-from tasks.bookkeeping import RunBook
-from tasks.generation import JOURNAL, generate_unit, generation_status
-from tasks.model import certify_critic, examine_model, load_identity
-from tasks.policies import source_digest
-from tasks.quality import ACCEPTED_FILE, judge_quality, write_dataset
-from tasks.resources import forget_generation
+from core.config import RunConfig
+from core.provenance.manifest import Artifact, read_artifact
+from core.store import RunStatus
+from flows.steps import Passed, one_iteration
+from tasks.gated_run import GatedRun, resolve_config
+from tasks.reviewing import reviewers_for
 
-SUBJECTS = ("instruction", "pair")
-SAME_MODEL = ("weights_sha256", "tokenizer_sha256", "quantization", "dtype", "bos")
-GUARD_FILE = "guard_report.json"
-CERTIFICATE_FILE = "certificates.json"
-SUMMARY_FILE = "qc_summary.json"
-REPORT_FILE = "qc_report.html"
-
-Made = tuple[list[str], dict[str, Any]]
-"""Files of an artifact, and what its manifest should say besides."""
+Policy = Literal["human", "reviewer", "passing"]
 
 
-@flow(name="pilot", flow_run_name="{config.run.name}")
-def pilot(config: RunConfig) -> dict[str, Any]:
-    """Run a pilot to its QC verdict; returns where it is and what came out.
+@flow(name="pilot")
+def pilot(
+    config: str = "configs/demo.yaml",
+    run_name: Annotated[str, Field(max_length=56)] | None = None,
+    policy: Policy | None = None,
+    seed: Annotated[int, Field(ge=0)] | None = None,
+    max_iterations: Annotated[int, Field(ge=1, le=50)] | None = None,
+    overrides: list[str] | None = None,
+) -> State[Any]:
+    """A pilot behind its gate: write, criticise, filter and judge a dataset, then ask if it is good enough.
 
-    Raises:
-        ContaminationError, ModelHealthError: the model is not a clean, working base model.
-        RunMismatchError: the output directory holds another run.
-        StorageError: the output directory cannot be written; nothing committed is lost.
+    Args:
+        config: Run config on the worker's machine, relative to the checkout.
+        run_name: Name of the run and of its folder; made from the config's name where empty. The name of a
+            run that has stopped takes it up again.
+        policy: Who opens the gate; empty leaves it to the config.
+        seed: Seed of the first iteration; empty leaves it to the config. Later iterations count up from it.
+        max_iterations: Most iterations; empty leaves it to the config.
+        overrides: More values of the config, each as section.key=value.
     """
-    with _run_home(config) as home:
-        if (home.folder / "manifest.json").is_file():
-            emit(ProgressEvent("done", f"{home.folder} is finished already; verifying it"))
-            verify(home.folder)
-            return outcome(home.folder)
-        identity = load_identity(config.model, config.engine)
-        home.bind("model", identity, SAME_MODEL)
-        inputs = input_digests(config)
-        home.bind("inputs", inputs, list(inputs))
-        book = RunBook.begin(config, home.run_id, home.folder, identity["weights_sha256"], flow_run.id)
-        try:
-            summary = _stages(config, home, book, identity)
-        except BaseException as error:
-            book.fail(interrupted=not isinstance(error, Exception))
-            raise
-        finally:
-            forget_generation(home.folder / "generation")
-        book.end(summary["verdict"])
-    return outcome(home.folder)
+    asked = parameter_overrides(policy, seed, max_iterations)
+    settings = resolve_config(config, [*(overrides or []), *asked], run_name, str(flow_run.id))
+    with gated(settings) as run:
+        number = 1
+        passed = [one_iteration(run, number)]
+        while passed[-1][0].decision == "iterate":
+            number += 1
+            passed.append(one_iteration(run, number))
+        return finish(run, passed)
 
 
-def _stages(config: RunConfig, home: RunHome, book: RunBook, identity: dict[str, Any]) -> dict[str, Any]:
-    """All stages in order, each one only if its artifact is not there yet; the QC summary."""
-    folder = home.folder
-
-    def examine(place: Path, _: dict[str, Any]) -> Made:
-        report = examine_model(config.model, config.engine, identity)
-        if not report["clean"]:
-            refuse_model(report, config.model.source)
-        write_json(place / GUARD_FILE, report)
-        return [GUARD_FILE], {"model": identity}
-
-    def certify(place: Path, _: dict[str, Any]) -> Made:
-        certificates = {subject: _certify(subject, config, identity) for subject in SUBJECTS}
-        write_json(place / CERTIFICATE_FILE, certificates)
-        chosen = {subject: entry["chosen"]["verdict"] for subject, entry in certificates.items()}
-        return [CERTIFICATE_FILE], {"chosen": chosen}
-
-    def generate(place: Path, counts: dict[str, Any]) -> Made:
-        status = _generate(config, place, certificates, home.provenance_hash)
-        counts |= {
-            "records_in": status["instruction_candidates"],
-            "records_out": status["accepted"],
-            "completion_tokens": status["completion_tokens"],
-            "seconds": status["seconds"],
-        }
-        return [JOURNAL], {key: status[key] for key in ("ended", "accepted", "units_done")}
-
-    def collect(place: Path, counts: dict[str, Any]) -> Made:
-        counts["records_out"] = write_dataset(folder / "generation", place)
-        return [ACCEPTED_FILE], {"pairs": counts["records_out"]}
-
-    def assess(place: Path, _: dict[str, Any]) -> Made:
-        clean = _read(folder / "model" / GUARD_FILE)["clean"]
-        summary = judge_quality(config, folder / "generation", place, certificates, clean)
-        book.metrics(summary)
-        return [SUMMARY_FILE, REPORT_FILE], {"verdict": summary["verdict"]}
-
-    model = _artifact(home, book, "model", [], examine)
-    certification = _artifact(home, book, "certification", [model], certify)
-    certificates = _read(folder / "certification" / CERTIFICATE_FILE)
-    generation = _artifact(home, book, "generation", [model, certification], generate)
-    dataset = _artifact(home, book, "dataset", [generation], collect)
-    quality = _artifact(home, book, "qc", [generation, dataset], assess)
-    book.artifact(home.seal_run([dataset, quality], {}))
-    return _read(folder / "qc" / SUMMARY_FILE)
-
-
-def _artifact(
-    home: RunHome,
-    book: RunBook,
-    name: str,
-    parents: list[Artifact],
-    make: Callable[[Path, dict[str, Any]], Made],
-) -> Artifact:
-    """The sealed artifact of a stage: as it is, or made now and recorded."""
-    artifact = home.finished(name)
-    if artifact is None:
-        with book.stage(name) as counts:
-            files, meta = make(home.folder / name, counts)
-            artifact = home.seal(name, files, parents, meta)
-    book.artifact(artifact)
-    return artifact
-
-
-def _certify(subject: str, config: RunConfig, identity: dict[str, Any]) -> dict[str, Any]:
-    section = getattr(config.critics, subject)
-    result: dict[str, Any] = certify_critic(
-        subject,
-        section,
-        config.model,
-        config.engine,
-        identity,
-        config.run.seed,
-        config.responses.few_shot_pairs,
-        _digest(section.labelled_file),
-    )
-    return result
-
-
-def _generate(
-    config: RunConfig, place: Path, certificates: dict[str, Any], provenance: str
-) -> dict[str, Any]:
-    """Units until the target, the cap, or nothing new comes; the final status."""
-    progress = create_progress_artifact(
-        progress=0.0, key="accepted-pairs", description=f"of {config.target.count} accepted pairs"
-    )
-    arguments = (config, place, certificates, provenance)
-    while not (status := generation_status(*arguments))["ended"]:
-        generate_unit(status["next"], *arguments, progress)
-    final: dict[str, Any] = status
-    return final
-
-
-def input_digests(config: RunConfig) -> dict[str, str | None]:
-    """sha256 of what a run reads besides its config: prompts, seeds, held-out and labelled files."""
-    files = {
-        "heldout_file": config.dedup.heldout_file,
-        "instruction_labels": config.critics.instruction.labelled_file,
-        "pair_labels": config.critics.pair.labelled_file,
-    }
-    digests = {name: _digest(path) for name, path in files.items()}
-    return {"prompts_and_seeds": source_digest(("prompts",)), **digests}
-
-
-def _digest(path: Path | None) -> str | None:
-    return sha256_file(path) if path is not None and path.is_file() else None
-
-
-def refuse_model(report: dict[str, Any], source: str) -> None:
-    """Raise for a model that the guard did not find clean, with every failed check."""
-    failed = [f"{c['name']}: {c['detail']}" for c in report["checks"] if not c["ok"]]
-    listed = "\n".join(f"  - {line}" for line in failed)
-    raise ContaminationError(
-        f"{source} cannot be used as a base model:\n{listed}\n"
-        f"See `stagegate guard {source}` for all checks; choose a base model in model.source.",
-        failed=failed,
-    )
+def parameter_overrides(policy: str | None, seed: int | None, max_iterations: int | None) -> list[str]:
+    """Flow parameters as config overrides; what is empty stays as the config has it."""
+    given = {"gates.policy": policy, "run.seed": seed, "gates.max_iterations": max_iterations}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 
 @contextmanager
-def _run_home(config: RunConfig) -> Iterator[RunHome]:
-    """The run's folder, locked, checked against the config that started it."""
-    folder = config.run.output_dir.absolute()
-    values = config.model_dump(mode="json")
-    known = RunHome.known_record(folder)
-    changed = differences(known["config"], values) if known else []
-    with RunHome(folder, values, config.config_hash()).open(dump_yaml(config), changed) as home:
-        yield home
+def gated(config: RunConfig) -> Iterator[GatedRun]:
+    """The run, open; a failure inside is recorded, and a suspension (no Exception) leaves it as it is.
+
+    Raises:
+        ConfigError: no reviewer can be built from the config; found before anything is spent.
+    """
+    reviewers_for(config.reviewer, "pilot")
+    with GatedRun.open(config, str(flow_run.id)) as run:
+        try:
+            yield run
+        except Exception:
+            run.store.end_run(run.run_id, RunStatus.FAILED)
+            raise
 
 
-def outcome(folder: Path) -> dict[str, Any]:
-    """Where a finished run is and what came out: QC summary, certificates, paths."""
-    return {
-        "folder": str(folder),
-        "summary": _read(folder / "qc" / SUMMARY_FILE),
-        "certificates": _read(folder / "certification" / CERTIFICATE_FILE),
-        "dataset": str(folder / "dataset" / ACCEPTED_FILE),
-        "report": str(folder / "qc" / REPORT_FILE),
+def finish(run: GatedRun, passed: list[Passed]) -> State[Any]:
+    """Seal a run whose last gate said approve or reject; the flow run's state says which."""
+    decision = passed[-1][0]
+    approved = decision.decision == "approve"
+    gates: list[Artifact] = [record for _, record in passed]
+    meta = {"decision": str(decision.decision), "iterations": len(passed)}
+    run.seal(gates, RunStatus.DONE if approved else RunStatus.REJECTED, meta)
+    text = (
+        f"{run.name}: iteration {len(passed)} was {'approved' if approved else 'rejected'} by "
+        f"{decision.approver}; check the whole chain with `stagegate verify {run.folder}`"
+    )
+    get_run_logger().info(text)
+    data = {
+        "run": run.name,
+        "folder": str(run.folder),
+        "decision": str(decision.decision),
+        "iterations": len(passed),
+        "dataset_sha256": decision.artifact_sha256,
+        "gate_sha256": read_artifact(gates[-1].path).manifest_sha256,
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
+    return Completed(name="Approved" if approved else "Rejected", message=text, data=data)

@@ -31,7 +31,7 @@ class RunHome:
     Args:
         folder: made when missing.
         config_values: the dumped config; `config_yaml` is the same as text.
-        differences: names what differs between two dumped configs.
+        run_id: the run that the folder is part of; one of its own when None.
 
     Raises:
         RunMismatchError: another config or another process is in there.
@@ -39,15 +39,26 @@ class RunHome:
         StorageError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, config_values: Mapping[str, Any], config_hash: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config_values: Mapping[str, Any],
+        config_hash: str,
+        run_id: str | None = None,
+    ) -> None:
         self.folder = folder
         self.config_values = dict(config_values)
         self.config_hash = config_hash
         self.record: dict[str, Any] = {}
+        self._given_run_id = run_id
         self._lock = filelock.FileLock(folder / ".lock")
 
     def open(self, config_yaml: str, differences: Sequence[str] | None = None) -> RunHome:
-        """Lock the folder and take it over, new or for resuming."""
+        """Lock the folder and take it over, new or for resuming.
+
+        Args:
+            differences: lines that name what differs between the config there and this one.
+        """
         self._take_lock()
         try:
             known = self.known_record(self.folder)
@@ -155,6 +166,8 @@ class RunHome:
     def _refuse_other_config(self, known: Mapping[str, Any], differences: Sequence[str]) -> None:
         if known["config_hash"] != self.config_hash:
             raise self._mismatch(differences)
+        if self._given_run_id not in (None, known["run_id"]):
+            raise self._mismatch([f"run: {known['run_id']} -> {self._given_run_id}"])
 
     def _mismatch(self, differences: Sequence[str]) -> RunMismatchError:
         listed = "\n".join(f"  - {line}" for line in differences)
@@ -166,7 +179,7 @@ class RunHome:
 
     def _new_record(self) -> dict[str, Any]:
         return {
-            "run_id": str(uuid.uuid4()),
+            "run_id": self._given_run_id or str(uuid.uuid4()),
             "config_hash": self.config_hash,
             "config": self.config_values,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlmodel import Session, col, select
 
@@ -25,6 +26,8 @@ from core.store.models import (
 from core.store.sessions import SessionSource, as_public, saved
 
 _SAME_ARTIFACT = ("artifact_sha256", "manifest_sha256", "config_hash")
+_SAME_QUESTION = (*_SAME_ARTIFACT, "failed_checks")
+_CREATED = set(GateCreate.model_fields)
 UNDECIDED = (GateStatus.OPEN, GateStatus.WAITING, GateStatus.PARKED)
 
 
@@ -32,9 +35,10 @@ class GateVerbs(SessionSource):
     """Open, answer and decide gates."""
 
     def open_gate(self, gate: GateCreate) -> GatePublic:
-        """The gate for exactly this artifact: the one that is there, or a new round of it.
+        """The gate for exactly this artifact and these checks: the one that is there, or a new round of it.
 
-        A live gate for another artifact becomes void, its approval with it, before the new one opens.
+        A live gate for another artifact, or one that fails other checks than it did, becomes void, its
+        approval with it, before the new one opens.
 
         Raises:
             BadInputError: no such run or iteration.
@@ -47,7 +51,7 @@ class GateVerbs(SessionSource):
             for row in rounds:
                 if row.status is GateStatus.VOID:
                     continue
-                changed = [name for name in _SAME_ARTIFACT if getattr(row, name) != getattr(gate, name)]
+                changed = [name for name in _SAME_QUESTION if getattr(row, name) != getattr(gate, name)]
                 if not changed:
                     return GatePublic.model_validate(row)
                 self._void(row, f"{', '.join(changed)} changed after it was shown")
@@ -62,6 +66,16 @@ class GateVerbs(SessionSource):
             row = _locked_gate(gate_id, session=session)
             if row.status is not GateStatus.VOID:
                 self._void(row, reason)
+            return saved(row, GatePublic, session=session)
+
+    def show_gate(self, gate_id: int, shown: dict[str, Any]) -> GatePublic:
+        """The undecided gate with what people are shown; kept from then on with the decision."""
+        with self.transaction() as session:
+            row = _locked_gate(gate_id, session=session)
+            if row.status in UNDECIDED:
+                row.shown = GateCreate.model_validate(
+                    {**row.model_dump(include=_CREATED), "shown": shown}
+                ).shown
             return saved(row, GatePublic, session=session)
 
     def wait_at_gate(self, gate_id: int, flow_run_id: str, deadline: datetime) -> bool:
@@ -238,7 +252,7 @@ def _refuse_mismatch(row: Gate, decision: GateDecisionCreate) -> None:
             f"this decision on gate {row.gate}-{row.number} is about something else than what was shown: "
             f"{', '.join(differing)} differ"
         )
-    if decision.decision is DecisionKind.APPROVE and not row.checks_ok and not decision.override:
+    if decision.decision is DecisionKind.APPROVE and row.failed_checks and not decision.override:
         raise GateRefusedError(
             f"gate {row.gate}-{row.number} has failed machine checks, which cannot be approved away; "
             "iterate, reject, or override with a second approver where the config allows it"

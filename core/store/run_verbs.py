@@ -92,6 +92,21 @@ class RunVerbs(SessionSource):
             row = session.exec(query).first()
             return None if row is None else PipelineRunPublic.model_validate(row)
 
+    def find_run_of_flow(self, flow_run_id: str) -> PipelineRunPublic | None:
+        """The run that this flow run started or resumed last; None where there is none."""
+        with self.snapshot() as session:
+            query = newest_runs(None, limit=1).where(PipelineRun.flow_run_id == flow_run_id)
+            row = session.exec(query).first()
+            return None if row is None else PipelineRunPublic.model_validate(row)
+
+    def run(self, run_id: str) -> PipelineRunPublic:
+        """The run with exactly this id. Raises BadInputError for none."""
+        with self.snapshot() as session:
+            row = session.get(PipelineRun, run_id)
+            if row is None:
+                raise BadInputError(f"the store holds no run {run_id}")
+            return PipelineRunPublic.model_validate(row)
+
     def latest_run(self, *, project: str | None = None) -> PipelineRunPublic | None:
         """The run that was started last; None in an empty store."""
         runs = self.runs(project=project, limit=1)

@@ -28,7 +28,8 @@ from core.store.models.base import RecordModel, StoreModel, utc_now
 class GateBase(StoreModel):
     """A question at a gate. It binds to the artifact's hashes; another artifact is another `round`.
 
-    `shown` is everything that people and reviewers were shown, `deadline_at` when waiting becomes parked.
+    `failed_checks` names the machine checks that did not pass. `shown` is everything that people were shown,
+    and `deadline_at` the moment at which waiting becomes parked.
     """
 
     run_id: RunId = Field(sa_type=String(36), foreign_key="pipeline_run.id")
@@ -41,7 +42,7 @@ class GateBase(StoreModel):
     artifact_sha256: Sha256 = Field(sa_type=String(64), index=True)
     manifest_sha256: Sha256 = Field(sa_type=String(64))
     config_hash: ConfigHash = Field(sa_type=String)
-    checks_ok: bool = Field(sa_type=Boolean)
+    failed_checks: list[str] = Field(default_factory=list, sa_type=JSON)
     shown: JsonDict = Field(default_factory=dict, sa_type=JSON)
 
 

@@ -45,7 +45,7 @@ def _create_gate() -> None:
         sa.Column("artifact_sha256", sa.String(64), nullable=False),
         sa.Column("manifest_sha256", sa.String(64), nullable=False),
         sa.Column("config_hash", sa.String(), nullable=False),
-        sa.Column("checks_ok", sa.Boolean(), nullable=False),
+        sa.Column("failed_checks", sa.JSON(), nullable=False),
         sa.Column("shown", sa.JSON(), nullable=False),
         sa.Column("round", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(32), nullable=False),

@@ -24,10 +24,10 @@ SMOKE = ROOT / "configs" / "smoke.yaml"
 @pytest.fixture(scope="module")
 def finished(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One undisturbed smoke run."""
-    from flows.pilot import pilot
+    from flows.iteration import pilot_iteration
 
     folder = tmp_path_factory.mktemp("undisturbed")
-    return pilot(load_config(SMOKE, [f"run.output_dir={folder}"]))
+    return pilot_iteration(load_config(SMOKE, [f"run.output_dir={folder}"]))
 
 
 def accepted(folder: str | Path) -> list[tuple[str, str, str]]:
@@ -75,20 +75,20 @@ def test_prefect_shows_progress_and_the_qc_table(finished: dict[str, Any]) -> No
 
 def test_a_finished_run_is_shown_again_without_work(finished: dict[str, Any]) -> None:
     """Running the same config on the finished folder verifies it and changes nothing."""
-    from flows.pilot import pilot
+    from flows.iteration import pilot_iteration
 
     before = (Path(finished["folder"]) / "manifest.json").read_bytes()
-    again = pilot(load_config(SMOKE, [f"run.output_dir={finished['folder']}"]))
+    again = pilot_iteration(load_config(SMOKE, [f"run.output_dir={finished['folder']}"]))
     assert again == finished
     assert (Path(finished["folder"]) / "manifest.json").read_bytes() == before
 
 
 def test_another_seed_on_the_same_folder_is_refused(finished: dict[str, Any]) -> None:
     """A changed config does not mix into an old run; the message names the key."""
-    from flows.pilot import pilot
+    from flows.iteration import pilot_iteration
 
     with pytest.raises(RunMismatchError, match=r"run\.seed: 7 -> 8"):
-        pilot(load_config(SMOKE, [f"run.output_dir={finished['folder']}", "run.seed=8"]))
+        pilot_iteration(load_config(SMOKE, [f"run.output_dir={finished['folder']}", "run.seed=8"]))
 
 
 def test_a_tampered_dataset_does_not_verify(finished: dict[str, Any], tmp_path: Path) -> None:
@@ -139,6 +139,6 @@ def test_every_flow_entrypoint_loads_from_the_checkout() -> None:
     """Module entrypoints import for real, not through Prefect's placeholder."""
     from prefect.flows import load_flow_from_entrypoint
 
-    flow = load_flow_from_entrypoint("flows.pilot.pilot", use_placeholder_flow=False)
-    assert flow.name == "pilot"
+    flow = load_flow_from_entrypoint("flows.iteration.pilot_iteration", use_placeholder_flow=False)
+    assert flow.name == "pilot-iteration"
     assert "config" in flow.parameters.properties

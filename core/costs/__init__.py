@@ -1,0 +1,1 @@
+"""What things cost: dated token prices, in integer micro-USD."""

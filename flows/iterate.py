@@ -1,0 +1,111 @@
+"""One step of a gated run, for a schedule: each firing does what comes next, and no more.
+
+Nothing to do, because somebody is asked: it says so and spends nothing. Passed, rejected, at the last
+iteration or without budget: it says so and pauses its own schedule.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import Field
+
+from core.config import RunConfig
+from core.errors import BudgetError
+from core.history import pilot_decision
+from core.store import GatePublic
+from flows.gates import is_alive
+from flows.pilot import Policy, finish, gated, parameter_overrides
+from flows.steps import Passed, one_iteration
+from tasks.bookkeeping import the_store
+from tasks.gated_run import GatedRun, resolve_config
+
+DEFAULTS = {"config": "configs/demo.yaml", "run_name": "nightly"}
+
+
+@flow(name="iterate")
+def iterate(
+    config: str = DEFAULTS["config"],
+    run_name: Annotated[str, Field(min_length=1, max_length=56)] = DEFAULTS["run_name"],
+    policy: Policy | None = None,
+    seed: Annotated[int, Field(ge=0)] | None = None,
+    max_iterations: Annotated[int, Field(ge=1, le=50)] | None = None,
+    overrides: list[str] | None = None,
+) -> State[Any]:
+    """The next iteration of a run, if it is its turn; made for a schedule.
+
+    Args:
+        config: Run config on the worker's machine, relative to the checkout.
+        run_name: Name of the run that every firing goes on with.
+        policy: Who opens the gate; empty leaves it to the config.
+        seed: Seed of the first iteration; empty leaves it to the config. Later iterations count up from it.
+        max_iterations: Most iterations; empty leaves it to the config.
+        overrides: More values of the config, each as section.key=value.
+    """
+    asked = parameter_overrides(policy, seed, max_iterations)
+    settings = resolve_config(config, [*(overrides or []), *asked], run_name, str(flow_run.id))
+    if (waiting := _asked_elsewhere(settings)) is not None:
+        text = f"gate {waiting.key} of {run_name} is {waiting.status}; nothing was started, nothing was spent"
+        return Completed(name="Waiting", message=text)
+    try:
+        with gated(settings) as run:
+            return _step(run, config, run_name)
+    except BudgetError as error:
+        stop_schedule(config, run_name, str(error))
+        raise
+
+
+def _asked_elsewhere(config: RunConfig) -> GatePublic | None:
+    """The undecided gate of this run at which another, living flow run waits."""
+    run = the_store().find_run_in(str(config.run.output_dir.absolute()))
+    if run is None:
+        return None
+    for gate in the_store().gates(run.id, undecided=True):
+        owner = gate.flow_run_id
+        if owner not in (None, str(flow_run.id)) and is_alive(str(owner)):
+            return gate
+    return None
+
+
+def _step(run: GatedRun, config: str, run_name: str) -> State[Any]:
+    number = _next_number(run)
+    # Those before it answer from the store; they are asked again because their artifacts may have changed.
+    passed: list[Passed] = [one_iteration(run, each) for each in range(1, number + 1)]
+    decision = passed[-1][0]
+    if decision.decision == "iterate":
+        text = f"iteration {number + 1} of {run_name} comes with the next firing"
+        get_run_logger().info(text)
+        return Completed(name="NextFiring", message=text)
+    state = finish(run, passed)
+    stop_schedule(config, run_name, str(state.message))
+    return state
+
+
+def _next_number(run: GatedRun) -> int:
+    """The first iteration that is not decided as `iterate`."""
+    number = 1
+    while (decision := pilot_decision(run.store, run.run_id, number)) and decision.decision == "iterate":
+        number += 1
+    return number
+
+
+def stop_schedule(config: str, run_name: str, why: str) -> None:
+    """Pause every schedule of this deployment that goes on with this run."""
+    deployment_id = flow_run.deployment_id
+    if not deployment_id:
+        return
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment(UUID(str(deployment_id)))
+        for schedule in deployment.schedules:
+            values = {**DEFAULTS, **deployment.parameters, **(schedule.parameters or {})}
+            if schedule.active and (values["config"], values["run_name"]) == (config, run_name):
+                client.update_deployment_schedule(deployment.id, schedule.id, active=False)
+                get_run_logger().info(
+                    "schedule %s of iterate is paused: %s", schedule.slug or schedule.id, why
+                )

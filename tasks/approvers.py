@@ -1,0 +1,36 @@
+"""Approvers of a run: the rules of its gates, and the desk that checks one-time codes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from core.config import GatesSection
+from core.settings import get_settings
+from core.store import Store
+from reviews.codes import matching_step, read_secrets, secret_of
+from reviews.policy import CodeDesk, GateRules
+
+
+def rules_of(section: GatesSection) -> GateRules:
+    """The rules that a config sets for its gates."""
+    return GateRules(
+        policy=section.policy,
+        approvers=section.approvers,
+        require_codes=section.require_codes,
+        max_wrong_codes=section.max_wrong_codes,
+        allow_override=section.allow_override,
+        wait_hours=section.wait_hours,
+    )
+
+
+def code_desk(store: Store, *, moment: datetime) -> CodeDesk:
+    """The desk that judges codes as of a moment; a code that was used before is a wrong one."""
+    known = read_secrets(get_settings().approvers_file)
+    since = moment - timedelta(minutes=CodeDesk.WINDOW_MINUTES)
+
+    def step_of(approver: str, code: str) -> int | None:
+        secret = secret_of(approver, known)
+        step = None if secret is None else matching_step(secret, code, moment)
+        return None if step is None or store.code_is_used(approver, step) else step
+
+    return CodeDesk(step_of, lambda approver: store.wrong_codes(approver, since))
