@@ -14,10 +14,14 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from cli.approvers import app as approvers
+from cli.gates import approve, gates, resume, run
 from cli.guard import guard
+from cli.history import iterations, reviews
+from cli.notify import app as notify
 from cli.pilot import pilot
 from cli.qc import qc
-from cli.server import down, up
+from cli.stack import down, status, up
 from cli.verify import verify
 from core.errors import StagegateError
 from core.settings import get_settings
@@ -34,6 +38,15 @@ app.command()(qc)
 app.command()(verify)
 app.command()(up)
 app.command()(down)
+app.command()(status)
+app.command()(run)
+app.command()(gates)
+app.command()(approve)
+app.command()(resume)
+app.command()(iterations)
+app.command()(reviews)
+app.add_typer(approvers, name="approvers")
+app.add_typer(notify, name="notify")
 
 
 def main() -> None:

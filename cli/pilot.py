@@ -47,7 +47,8 @@ def run_here(config: RunConfig, console: Console) -> dict[str, Any]:
 
     In this process, so that interrupting or killing the command is what stops the work.
     """
-    from cli.server import ensure_server, prefect_environment
+    from deployments.environment import prefect_environment
+    from deployments.server import ensure_server
 
     os.environ.update(prefect_environment())
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,7 @@ def run_here(config: RunConfig, console: Console) -> dict[str, Any]:
     os.environ["PREFECT_API_URL"] = url
     from cli.view import view_for
     from core.progress import listening
-    from flows.pilot import pilot as flow
+    from flows.iteration import pilot_iteration as flow
 
     ui = url.removesuffix("/api")
     console.print(f"watch it in the Prefect UI: {ui}/runs   (a progress bar is under Artifacts)")

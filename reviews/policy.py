@@ -15,11 +15,11 @@ from typing import Any, Literal
 from core.config import RunConfig
 from core.errors import ConfigError
 from core.tuning import TuningValue, changed_values, next_config, tuning_of
-from reviews.question import GateQuestion
+from reviews.question import GateFacts, GateQuestion
 from reviews.verdict import ReviewOutcome
 
 AnswerDecision = Literal["approve", "iterate", "reject"]
-RefusalKind = Literal["invalid", "approver", "wrong_code", "locked"]
+RefusalKind = Literal["invalid", "approver", "wrong_code", "locked", "late", "submitted"]
 DECISIONS: tuple[AnswerDecision, ...] = ("approve", "iterate", "reject")
 
 
@@ -72,10 +72,14 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that was not taken, with a sentence for the person who gave it."""
+    """An answer that was not taken, with a sentence for the person who gave it.
+
+    `name` is the approver, as listed, whose code was wrong.
+    """
 
     kind: RefusalKind
     message: str
+    name: str = ""
 
 
 class CodeDesk:
@@ -93,26 +97,26 @@ class CodeDesk:
         self.failures = failures
 
 
-def offered(question: GateQuestion, rules: GateRules) -> tuple[AnswerDecision, ...]:
+def offered(facts: GateFacts, rules: GateRules) -> tuple[AnswerDecision, ...]:
     """The decisions that this gate can take: no approval of failed checks, no iteration too many."""
     options: list[AnswerDecision] = []
-    if question.checks_ok or rules.allow_override:
+    if not facts.failed_checks or rules.allow_override:
         options.append("approve")
-    if question.iterations_left > 0:
+    if facts.iterations_left > 0:
         options.append("iterate")
     return (*options, "reject")
 
 
 def judge_answer(
-    answer: GateAnswer, question: GateQuestion, rules: GateRules, config: RunConfig, desk: CodeDesk
+    answer: GateAnswer, facts: GateFacts, rules: GateRules, config: RunConfig, desk: CodeDesk
 ) -> Accepted | Refusal:
     """The answer as a decision, or why it cannot be one. All that a form cannot check is checked here."""
-    if refusal := _refuse_form(answer, question, rules):
+    if refusal := _refuse_form(answer, facts, rules):
         return refusal
     approver = _listed(answer.approver, rules)
     if approver is None:
         return Refusal("approver", _not_listed(answer.approver, rules))
-    overriding = answer.decision == "approve" and not question.checks_ok
+    overriding = answer.decision == "approve" and bool(facts.failed_checks)
     people = [(approver, answer.code)]
     if overriding:
         second = _listed(answer.second_approver, rules)
@@ -140,13 +144,13 @@ def judge_answer(
     )
 
 
-def _refuse_form(answer: GateAnswer, question: GateQuestion, rules: GateRules) -> Refusal | None:
-    options = offered(question, rules)
+def _refuse_form(answer: GateAnswer, facts: GateFacts, rules: GateRules) -> Refusal | None:
+    options = offered(facts, rules)
     if answer.decision not in options:
-        return Refusal("invalid", _why_not_offered(answer.decision, question, options))
-    overriding = answer.decision == "approve" and not question.checks_ok
+        return Refusal("invalid", _why_not_offered(answer.decision, facts, options))
+    overriding = answer.decision == "approve" and bool(facts.failed_checks)
     if overriding and not answer.override:
-        failed = ", ".join(check.name for check in question.checks if not check.ok)
+        failed = ", ".join(facts.failed_checks)
         return Refusal(
             "invalid",
             f"machine checks failed ({failed}); approving needs `override`, a reason and a second approver",
@@ -157,13 +161,13 @@ def _refuse_form(answer: GateAnswer, question: GateQuestion, rules: GateRules) -
     return None
 
 
-def _why_not_offered(decision: str, question: GateQuestion, options: Sequence[str]) -> str:
+def _why_not_offered(decision: str, facts: GateFacts, options: Sequence[str]) -> str:
     listed = " or ".join(options)
     if decision == "approve":
-        failed = ", ".join(check.name for check in question.checks if not check.ok) or "none was run"
+        failed = ", ".join(facts.failed_checks)
         return f"failed machine checks cannot be approved away ({failed}); this gate takes {listed}"
     if decision == "iterate":
-        return f"no iteration is left after {question.number}; this gate takes {listed}"
+        return f"no iteration is left after {facts.number}; this gate takes {listed}"
     return f"{decision!r} is no decision; this gate takes {listed}"
 
 
@@ -205,6 +209,7 @@ def _check_code(name: str, code: str, rules: GateRules, desk: CodeDesk) -> int |
             "wrong_code",
             f"the one-time code of {name} is wrong, used or out of date ({left} more tries); nothing was "
             "decided",
+            name,
         )
     return step
 
@@ -248,7 +253,7 @@ def automatic_decision(
 def _by_checks(question: GateQuestion, reviews: Mapping[str, ReviewOutcome], config: RunConfig) -> Automatic:
     if question.checks_ok:
         return Automatic("approve", "every machine check passed")
-    failed = ", ".join(check.name for check in question.checks if not check.ok) or "no machine check was run"
+    failed = ", ".join(question.facts.failed_checks)
     if question.iterations_left > 0:
         return Automatic("iterate", f"machine checks failed: {failed}", usable_proposal(reviews, config))
     return Automatic("reject", f"machine checks failed and no iteration is left: {failed}")

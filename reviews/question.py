@@ -32,6 +32,15 @@ class Check:
 
 
 @dataclass(frozen=True)
+class GateFacts:
+    """As much of a gate as an answer is judged by. A gate without any check counts as failed."""
+
+    number: int
+    failed_checks: tuple[str, ...]
+    iterations_left: int
+
+
+@dataclass(frozen=True)
 class Outlook:
     """What the project has cost and what comes next, in micro-USD; None where nobody can know yet."""
 
@@ -86,6 +95,12 @@ class GateQuestion:
         return f"{self.gate}-{self.number}"
 
     @property
+    def facts(self) -> GateFacts:
+        """What an answer is judged by."""
+        failed = tuple(check.name for check in self.checks if not check.ok)
+        return GateFacts(self.number, failed if self.checks else ("no check was run",), self.iterations_left)
+
+    @property
     def checks_ok(self) -> bool:
-        """Whether every machine check passed. A gate without checks has not passed any."""
-        return bool(self.checks) and all(check.ok for check in self.checks)
+        """Whether machine checks were run and every one passed."""
+        return not self.facts.failed_checks
