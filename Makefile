@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make install` makes and keeps up to date; needs Python 3.11, git, make.
 PY := .venv/bin/python
 STAGEGATE := .venv/bin/stagegate
-TYPED := $(wildcard core reviews tasks flows cli)
+TYPED := $(wildcard core reviews tasks flows deployments cli)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint up down bench lock

@@ -191,8 +191,8 @@ def approve(
         raise typer.Exit(WAITING)
     listed = ", ".join(f"{name} = {value}" for name, value in recorded.changes.items())
     console.print(
-        f"gate {waiting.gate.key} of {waiting.run.name}: {recorded.decision} by {recorded.approver}, bound to "
-        f"{recorded.artifact_sha256[:16]}" + (f"; changes: {listed}" if listed else ""),
+        f"gate {waiting.gate.key} of {waiting.run.name}: {recorded.decision} by {recorded.approver}, bound "
+        f"to {recorded.artifact_sha256[:16]}" + (f"; changes: {listed}" if listed else ""),
         markup=False,
     )
 

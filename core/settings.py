@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -39,12 +39,15 @@ class Settings(BaseSettings):
         "can reach is not started without one.",
     )
     reviewer_api_key: SecretStr | None = Field(
+        default=None, description="Key of the reviewer's server, whichever that is."
+    )
+    openai_api_key: SecretStr | None = Field(
         default=None,
-        validation_alias=AliasChoices("STAGEGATE_REVIEWER_API_KEY", "OPENAI_API_KEY"),
-        description="Key of the reviewer's server; OPENAI_API_KEY does as well.",
+        validation_alias="OPENAI_API_KEY",
+        description="Key of OpenAI's own server, used when `reviewer_api_key` is not given, and there alone.",
     )
     second_reviewer_api_key: SecretStr | None = Field(
-        default=None, description="Key of the second reviewer's server; the first one's when not given."
+        default=None, description="Key of the second reviewer's server; the first one's on the same host."
     )
     sendgrid_api_key: SecretStr | None = Field(
         default=None, description="Key with which e-mail notifications are sent."

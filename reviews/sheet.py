@@ -108,7 +108,8 @@ def _review(name: str, outcome: ReviewOutcome) -> str:
     v = outcome.verdict
     lines = [
         f"{head}",
-        f"**{REVIEW_SIGNS[outcome.decision]}**, confidence {v.confidence:.0%}, priority {v.priority}; {facts}",
+        f"**{REVIEW_SIGNS[outcome.decision]}**, confidence {v.confidence:.0%}, "
+        f"priority {v.priority}; {facts}",
         _quote(v.reasoning),
         "\n".join(f"- {_inline(concern)}" for concern in v.concerns),
     ]

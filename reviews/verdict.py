@@ -35,7 +35,7 @@ class Verdict(_Strict):
     """What a reviewer says. All fields are required: strict JSON schemas know no defaults."""
 
     decision: VerdictDecision
-    reasoning: Annotated[str, Field(min_length=1, max_length=6000)]
+    reasoning: Annotated[str, Field(pattern=r"\S", max_length=6000)]
     concerns: Annotated[list[Annotated[str, Field(max_length=600)]], Field(max_length=12)]
     changes: ProposedChanges  # type: ignore[valid-type]
     confidence: Annotated[float, Field(ge=0, le=1)]

@@ -31,8 +31,11 @@ def reviewers_for(section: ReviewerSection, gate: GateName) -> dict[str, Reviewe
         ConfigError: a model without a known price, or a rubric that does not exist.
     """
     settings = get_settings()
-    first = _plain(settings.reviewer_api_key)
+    openai = _plain(settings.openai_api_key)
+    first = _plain(settings.reviewer_api_key) or (openai if section.base_url is None else None)
     second = _plain(settings.second_reviewer_api_key) or first
+    if section.second is not None and section.second.base_url is None:
+        second = second or openai
     today = datetime.now(UTC).date()
     return build_reviewers(section, gate, primary_key=first, second_key=second, today=today)
 
