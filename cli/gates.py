@@ -34,24 +34,34 @@ def run(
 
     from flows.answers import reachable
     from flows.notices import link_to
+    from tasks.gated_run import run_name_for
     from tasks.reviewing import reviewers_for
 
     reviewers_for(checked.reviewer, "pilot")
+    values = {"config": _for_worker(config), "run_name": name or "", "overrides": overrides or []}
     with reachable():
         try:
             started: Any = run_deployment(
                 "pilot/pilot",
-                parameters={"config": str(config), "run_name": name, "overrides": overrides or []},
+                parameters=values,
                 timeout=0,
                 as_subflow=False,
             )
         except ObjectNotFound as error:
             raise BadInputError(f"the server at {url} has no deployment pilot; run `stagegate up`") from error
     console = _console()
-    shown = name or f"{checked.run.name}-{str(started.id)[:8]}"
+    shown = run_name_for(started.parameters, str(started.id))
     console.print(f"started run {shown}; watch it and decide at {link_to(str(started.id))}", markup=False)
     console.print(f"or: stagegate gates, then stagegate approve {shown}", markup=False)
     raise typer.Exit(WAITING)
+
+
+def _for_worker(config: Path) -> str:
+    """The config's path as a worker finds it: relative inside the checkout, which every worker has."""
+    from core.settings import get_settings
+
+    root, path = get_settings().root.resolve(), config.resolve()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def gates(

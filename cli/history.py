@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,7 +146,7 @@ def _from_file(path: Path) -> list[dict[str, Any]]:
 
     records = read_records(path)
     rows = []
-    for before, after in zip(records, records[1:], strict=False):
+    for before, after in pairwise(records):
         if after.advised is None:
             continue
         moved = movements(before, after)

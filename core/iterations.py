@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ Effect = Literal["better", "worse", "same", "unknown"]
 
 # Less is better unless named here; everything else in a QC table counts what went wrong.
 HIGHER_IS_BETTER = ("instruction_acceptance", "pair_acceptance", "kept_pairs", "sentinels", "candidates_seen")
+NO_QUALITY = ("candidates_seen", "median_response_tokens")
+"""How much was looked at and how long answers are say nothing of better or worse."""
 NOISE_RATIO = 0.005
 """Ratios that differ by less than half a point count as the same: one item in 200."""
 
@@ -83,15 +86,27 @@ class MetricMovement:
 def movements(before: IterationRecord, after: IterationRecord) -> list[MetricMovement]:
     """How every metric that either iteration has moved, in the order of the earlier one."""
     names = [*before.metrics, *(name for name in after.metrics if name not in before.metrics)]
-    return [_movement(name, before.metrics.get(name), after.metrics.get(name)) for name in names]
+    return [
+        _movement(name, before.metrics.get(name), after.metrics.get(name))
+        for name in names
+        if name not in NO_QUALITY
+    ]
 
 
 def _movement(name: str, before: MetricPoint | None, after: MetricPoint | None) -> MetricMovement:
-    old = before.value if before else None
-    new = after.value if after else None
+    old, new = _counted(name, before), _counted(name, after)
     point = after or before
     noise = NOISE_RATIO if point is not None and point.unit == "ratio" else 0.0
     return MetricMovement(name, old, new, effect_of(name, old, new, noise))
+
+
+def _counted(name: str, point: MetricPoint | None) -> float | None:
+    """The value that is compared. Pairs beyond what was asked for are chance, not merit."""
+    if point is None or point.value is None:
+        return None
+    if name == "kept_pairs" and point.limit is not None:
+        return min(point.value, point.limit)
+    return point.value
 
 
 def effect_of(metric: str, before: float | None, after: float | None, noise: float = 0.0) -> Effect:
@@ -143,8 +158,8 @@ def comparison_rows(records: Sequence[IterationRecord]) -> list[dict[str, str]]:
         if name != "kept_pairs":
             row(name.replace("_", " "), [_point(r, name) for r in records])
     row("QC verdict", [r.verdict or "–" for r in records])
-    row("against the one before", ["–", *(_moved(a, b) for a, b in zip(records, records[1:], strict=False))])
-    row("computing", ["–" if r.seconds is None else f"{r.seconds / 60:.1f} min" for r in records])
+    row("against the one before", ["–", *(_moved(a, b) for a, b in pairwise(records))])
+    row("computing", [_took(r.seconds) for r in records])
     row("cost", [dollars(r.cost_usd_micros) for r in records])
     row("decision", [r.decision or "waiting" for r in records])
     row("note", [r.note for r in records])
@@ -163,6 +178,12 @@ def _advice(record: IterationRecord) -> str:
     if not record.advised:
         return "none proposed"
     return ", ".join(f"{name} = {shown(value)}" for name, value in record.advised.items())
+
+
+def _took(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def _point(record: IterationRecord, name: str) -> str:

@@ -53,10 +53,8 @@ def auth_string() -> str | None:
 def server_environment(host: str, port: int, mark: str) -> dict[str, str]:
     """Whole environment of a server process that listens there."""
     shown = socket.gethostname() if host in WILDCARDS else host
-    own = {MARK: mark, "PREFECT_UI_URL": f"http://{shown}:{port}"}
-    if host in WILDCARDS:
-        # Prefect would tell browsers to ask http://0.0.0.0, which is their own machine.
-        own["PREFECT_UI_API_URL"] = "/api"
+    # Left alone, Prefect tells browsers to ask port 4200, or http://0.0.0.0, which is their own machine.
+    own = {MARK: mark, "PREFECT_UI_URL": f"http://{shown}:{port}", "PREFECT_UI_API_URL": "/api"}
     if (login := auth_string()) is not None:
         own["PREFECT_SERVER_API_AUTH_STRING"] = login
     return {**os.environ, **prefect_environment(), **own}

@@ -21,7 +21,7 @@ from core.errors import BudgetError
 from core.history import pilot_decision
 from core.store import GatePublic
 from flows.gates import is_alive
-from flows.pilot import Policy, finish, gated, parameter_overrides
+from flows.pilot import Policy, finish, gated, named_after_run, parameter_overrides
 from flows.steps import Passed, one_iteration
 from tasks.bookkeeping import the_store
 from tasks.gated_run import GatedRun, resolve_config
@@ -29,11 +29,11 @@ from tasks.gated_run import GatedRun, resolve_config
 DEFAULTS = {"config": "configs/demo.yaml", "run_name": "nightly"}
 
 
-@flow(name="iterate")
+@flow(name="iterate", flow_run_name=named_after_run)
 def iterate(
     config: str = DEFAULTS["config"],
     run_name: Annotated[str, Field(min_length=1, max_length=56)] = DEFAULTS["run_name"],
-    policy: Policy | None = None,
+    policy: Policy = "as configured",
     seed: Annotated[int, Field(ge=0)] | None = None,
     max_iterations: Annotated[int, Field(ge=1, le=50)] | None = None,
     overrides: list[str] | None = None,
@@ -43,7 +43,7 @@ def iterate(
     Args:
         config: Run config on the worker's machine, relative to the checkout.
         run_name: Name of the run that every firing goes on with.
-        policy: Who opens the gate; empty leaves it to the config.
+        policy: Who opens the gate.
         seed: Seed of the first iteration; empty leaves it to the config. Later iterations count up from it.
         max_iterations: Most iterations; empty leaves it to the config.
         overrides: More values of the config, each as section.key=value.

@@ -22,17 +22,23 @@ from core.config import RunConfig
 from core.provenance.manifest import Artifact, read_artifact
 from core.store import RunStatus
 from flows.steps import Passed, one_iteration
-from tasks.gated_run import GatedRun, resolve_config
+from tasks.gated_run import GatedRun, resolve_config, run_name_for
 from tasks.reviewing import reviewers_for
 
-Policy = Literal["human", "reviewer", "passing"]
+Policy = Literal["as configured", "human", "reviewer", "passing"]
+"""Who opens a gate, and the word that leaves it to the config."""
 
 
-@flow(name="pilot")
+def named_after_run() -> str:
+    """`pilot demo-1a2b3c4d`: the flow run's name says which run it is of."""
+    return f"{flow_run.flow_name} {run_name_for(flow_run.parameters, str(flow_run.id))}"
+
+
+@flow(name="pilot", flow_run_name=named_after_run)
 def pilot(
     config: str = "configs/demo.yaml",
-    run_name: Annotated[str, Field(max_length=56)] | None = None,
-    policy: Policy | None = None,
+    run_name: Annotated[str, Field(max_length=56)] = "",
+    policy: Policy = "as configured",
     seed: Annotated[int, Field(ge=0)] | None = None,
     max_iterations: Annotated[int, Field(ge=1, le=50)] | None = None,
     overrides: list[str] | None = None,
@@ -43,7 +49,7 @@ def pilot(
         config: Run config on the worker's machine, relative to the checkout.
         run_name: Name of the run and of its folder; made from the config's name where empty. The name of a
             run that has stopped takes it up again.
-        policy: Who opens the gate; empty leaves it to the config.
+        policy: Who opens the gate.
         seed: Seed of the first iteration; empty leaves it to the config. Later iterations count up from it.
         max_iterations: Most iterations; empty leaves it to the config.
         overrides: More values of the config, each as section.key=value.
@@ -59,9 +65,10 @@ def pilot(
         return finish(run, passed)
 
 
-def parameter_overrides(policy: str | None, seed: int | None, max_iterations: int | None) -> list[str]:
+def parameter_overrides(policy: Policy, seed: int | None, max_iterations: int | None) -> list[str]:
     """Flow parameters as config overrides; what is empty stays as the config has it."""
-    given = {"gates.policy": policy, "run.seed": seed, "gates.max_iterations": max_iterations}
+    chosen = None if policy == "as configured" else policy
+    given = {"gates.policy": chosen, "run.seed": seed, "gates.max_iterations": max_iterations}
     return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 

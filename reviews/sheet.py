@@ -1,7 +1,7 @@
 """What a person sees at a gate, as markdown: the verdict first, then the numbers, then the texts.
 
-Generated text is data: it is quoted line by line with every sign of markup escaped, so that it can draw
-nothing, link nowhere, and end no quotation.
+Generated text is data: it stands in the cell of a table with every sign of markup escaped, so that it can draw
+nothing, link nowhere, and end no cell.
 """
 
 from __future__ import annotations
@@ -15,10 +15,18 @@ from reviews.question import GateQuestion, Outlook
 from reviews.verdict import ReviewOutcome
 
 SAMPLES = 10
-LONGEST_SAMPLE = 700
+LONGEST_SAMPLE = 320
 MARKUP = r"\`*_{}[]<>()#+-!|~&:"
-METRIC_SIGNS = {"pass": "✅", "warn": "⚠️", "fail": "❌", "insufficient": "❓", "not_measured": "–"}
-REVIEW_SIGNS = {"go": "✅ go", "no_go": "❌ no go", "iterate": "🔁 iterate", "escalate": "❗ to a person"}
+# Letters and signs that every font has: a machine without an emoji font shows boxes instead.
+PASSED, FAILED = "✓ passed", "✗ failed"
+METRIC_SIGNS = {
+    "pass": "✓ pass",
+    "warn": "! warn",
+    "fail": "✗ fail",
+    "insufficient": "? too few",
+    "not_measured": "–",
+}
+REVIEW_SIGNS = {"go": "✓ go", "no_go": "✗ no go", "iterate": "iterate", "escalate": "to a person"}
 QUESTIONS = {
     "premise": "Is there a gap between what this base model shows and what it can do, worth training for?",
     "pilot": "Is this pilot good enough to generate at scale with these parameters?",
@@ -36,14 +44,13 @@ def gate_sheet(
 ) -> str:
     """The whole sheet. `notice` says why the last answer was not taken; it comes first."""
     parts = [
-        f"> ⚠️ **Your last answer was not taken.** {_inline(notice)}" if notice else "",
+        f"> **Your last answer was not taken:** {_inline(notice)}" if notice else "",
         f"## Gate {question.key} of {_inline(question.run_name)}",
         QUESTIONS[question.gate],
         _summary(question, reviews),
         _checks(question),
         _because(why_person),
         _reviews(reviews),
-        _money(question.outlook),
         _metrics(question),
         _parameters(question, reviews),
         _history(question),
@@ -59,11 +66,11 @@ def _summary(question: GateQuestion, reviews: Mapping[str, ReviewOutcome]) -> st
     checks = "all passed" if question.checks_ok else f"failed: {', '.join(failed) or 'none was run'}"
     said = ", ".join(f"{name}: {REVIEW_SIGNS[o.decision]}" for name, o in reviews.items()) or "nobody"
     rows = [
-        ("Machine checks", f"{'✅' if question.checks_ok else '❌'} {_inline(checks)}"),
+        ("Machine checks", f"{'✓' if question.checks_ok else '✗'} {_inline(checks)}"),
         ("Reviewer", said),
         ("Next stage", _next(question.outlook)),
-        ("Left of the budget", f"{dollars(question.outlook.left_usd_micros)} of "
-         f"{dollars(question.outlook.budget_usd_micros)}"),
+        ("Another iteration", _again(question)),
+        ("Left of the budget", _left(question.outlook)),
         ("Waiting costs", "nothing: no process of this run is alive"),
     ]  # fmt: skip
     return _table(("", ""), rows)
@@ -78,9 +85,9 @@ def _next(outlook: Outlook) -> str:
 
 
 def _checks(question: GateQuestion) -> str:
-    rows = [("✅" if c.ok else "❌", c.name, c.detail) for c in question.checks]
+    rows = [(PASSED if c.ok else FAILED, c.name, c.detail) for c in question.checks]
     changed = [
-        ("⚠️", f"limit {name}", f"{values[0]} by default, here {values[1]}")
+        ("! changed", f"limit {name}", f"{values[0]} by default, here {values[1]}")
         for name, values in question.limits_changed.items()
     ]
     return "### Machine checks\n\n" + _table(("", "check", "what was found"), rows + changed)
@@ -116,15 +123,15 @@ def _review(name: str, outcome: ReviewOutcome) -> str:
     return "\n\n".join(line for line in lines if line)
 
 
-def _money(outlook: Outlook) -> str:
-    rows = [
-        ("spent so far", dollars(outlook.spent_usd_micros)),
-        ("left", dollars(outlook.left_usd_micros)),
-        ("next stage", _next(outlook)),
-    ]
-    if outlook.iterate_usd_micros is not None:
-        rows.append(("another iteration", f"about {dollars(outlook.iterate_usd_micros)}"))
-    return "### Money\n\n" + _table(("", ""), rows)
+def _again(question: GateQuestion) -> str:
+    cost = question.outlook.iterate_usd_micros
+    about = "" if cost is None else f"about {dollars(cost)}, as this one cost; "
+    return f"{about}{question.iterations_left} left"
+
+
+def _left(outlook: Outlook) -> str:
+    left, budget, spent = outlook.left_usd_micros, outlook.budget_usd_micros, outlook.spent_usd_micros
+    return f"{dollars(left)} of {dollars(budget)}; {dollars(spent)} spent so far"
 
 
 def _metrics(question: GateQuestion) -> str:
@@ -182,7 +189,13 @@ def _history(question: GateQuestion) -> str:
 def _samples(title: str, samples: Sequence[Mapping[str, Any]]) -> str:
     if not samples:
         return ""
-    return f"### {title}\n\n" + "\n\n---\n\n".join(_sample(sample) for sample in samples[:SAMPLES])
+    flagged = any(sample.get("why") for sample in samples)
+    heads = ("instruction", "response", *(["what was seen"] if flagged else []))
+    rows = [
+        tuple(_escape(_shortened(str(sample.get(key) or ""))) for key in ("instruction", "response", "why"))
+        for sample in samples[:SAMPLES]
+    ]
+    return f"### {title}\n\n" + _table(heads, [row[: len(heads)] for row in rows], raw=True)
 
 
 def _flagged(question: GateQuestion) -> str:
@@ -190,14 +203,6 @@ def _flagged(question: GateQuestion) -> str:
         _samples(f"Flagged: {name.replace('_', ' ')}", samples) for name, samples in question.flagged.items()
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def _sample(sample: Mapping[str, Any]) -> str:
-    why = f"\n>\n> ⚑ {_inline(str(sample['why']))}" if sample.get("why") else ""
-    return (
-        f"> **Instruction:** {_escape(_shortened(sample['instruction']))}\n>\n"
-        f"> **Response:** {_escape(_shortened(sample['response']))}{why}"
-    )
 
 
 def _judged(question: GateQuestion) -> str:
@@ -232,13 +237,13 @@ def _inline(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Text of others as it stands, every line quoted, with no markup of its own."""
-    escaped = "".join(f"\\{c}" if c in MARKUP else c for c in text.replace("\r", ""))
-    return escaped.replace("\n", "  \n> ")
+    """Text of others on one line, its line breaks shown, with no markup of its own."""
+    line = " ⏎ ".join(part.strip() for part in text.splitlines() if part.strip())
+    return "".join(f"\\{c}" if c in MARKUP else c for c in line)
 
 
 def _quote(text: str) -> str:
-    return "> " + _escape(text)
+    return "\n>\n".join(f"> {_escape(part)}" for part in text.splitlines() if part.strip())
 
 
 def _shortened(text: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from core.config import RunConfig, differences, dump_yaml, load_config, parse_yaml
 from core.errors import BudgetError, ConfigError, RunMismatchError
@@ -28,9 +29,13 @@ GATES = "gates"
 LONGEST_NAME = 56  # the iteration's number is added to it, and a run's name has at most 64 characters
 
 
-def resolve_config(
-    config_file: str, overrides: list[str], run_name: str | None, flow_run_id: str
-) -> RunConfig:
+def run_name_for(parameters: Mapping[str, Any], flow_run_id: str) -> str:
+    """The name that a flow run's parameters ask for; made from the config file's where they ask for none."""
+    asked = str(parameters.get("run_name") or "")
+    return asked or f"{Path(str(parameters.get('config') or 'run')).stem}-{flow_run_id[:8]}"
+
+
+def resolve_config(config_file: str, overrides: list[str], run_name: str, flow_run_id: str) -> RunConfig:
     """The config of this flow run: as it was recorded when it started, or read from the file now.
 
     The record comes first, so that a file edited while the run waits for days changes nothing.
@@ -42,7 +47,7 @@ def resolve_config(
     if known is not None:
         return parse_yaml(known.config_yaml)
     config = load_config(Path(config_file), overrides)
-    name = run_name or f"{config.run.name}-{flow_run_id[:8]}"
+    name = run_name_for({"run_name": run_name, "config": config_file}, flow_run_id)
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"run name {name!r} has {len(name)} characters; at most {LONGEST_NAME} fit")
     values = config.model_dump(mode="json")

@@ -205,7 +205,7 @@ def test_no_answer_at_all_approves_failed_checks_alone(given_answer: GateAnswer)
 
 
 def test_policy_passing_decides_by_checks_alone() -> None:
-    """Passed: approve. Failed: iterate with the reviewer's proposal while iterations are left, else reject."""
+    """Passed: approve. Failed: iterate with the reviewer's proposal while any is left, else reject."""
     rules = GateRules("passing")
     assert automatic_decision(rules, passed(), {}, (), CONFIG).decision == "approve"  # type: ignore[union-attr]
     reviews = {"primary": outcome("iterate", response_max_new_tokens=120)}
