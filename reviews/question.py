@@ -68,7 +68,7 @@ class GateQuestion:
         history: all iterations up to and with this one, first to last.
         limits_changed: QC limits that differ from their defaults, as name: (default, now).
         iterations_left: how many more iterations may be asked for.
-        links: title and address of what belongs to it.
+        links: title and path of what belongs to it; a page of the UI cannot link to files.
     """
 
     gate: GateName

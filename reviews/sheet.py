@@ -1,7 +1,7 @@
 """What a person sees at a gate, as markdown: the verdict first, then the numbers, then the texts.
 
-Generated text is data: it stands in the cell of a table with every sign of markup escaped, so that it can draw
-nothing, link nowhere, and end no cell.
+Generated text is data: it stands in the cell of a table with every sign of markup escaped, so that it can
+draw nothing, link nowhere, and end no cell.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _next(outlook: Outlook) -> str:
 def _checks(question: GateQuestion) -> str:
     rows = [(PASSED if c.ok else FAILED, c.name, c.detail) for c in question.checks]
     changed = [
-        ("! changed", f"limit {name}", f"{values[0]} by default, here {values[1]}")
+        ("!", f"limit {name}", f"{values[0]} by default, here {values[1]}")
         for name, values in question.limits_changed.items()
     ]
     return "### Machine checks\n\n" + _table(("", "check", "what was found"), rows + changed)
@@ -180,10 +180,16 @@ def _parameters(question: GateQuestion, reviews: Mapping[str, ReviewOutcome]) ->
 def _history(question: GateQuestion) -> str:
     if len(question.history) < 2:
         return ""
-    rows = comparison_rows(question.history)
+    rows = [row for row in comparison_rows(question.history) if _tells(row)]
     heads = tuple(rows[0])
     body = [tuple(row[head] for head in heads) for row in rows]
     return "### Iterations side by side\n\n" + _table(heads, body) + "\n\n\\* changed in this iteration"
+
+
+def _tells(row: Mapping[str, str]) -> bool:
+    """Whether a row says more than the other tables: a parameter that nobody changed does not."""
+    titles = {tunable.title.lower() for tunable in TUNABLES.values()}
+    return row[""] not in titles or any(value.endswith("*") for value in row.values())
 
 
 def _samples(title: str, samples: Sequence[Mapping[str, Any]]) -> str:
@@ -209,15 +215,20 @@ def _judged(question: GateQuestion) -> str:
     artifact = question.artifact
     rows = [
         ("artifact", f"{artifact.kind} in `{artifact.path}`"),
-        ("content sha256", f"`{artifact.sha256}`"),
-        ("manifest sha256", f"`{artifact.manifest_sha256}`"),
-        ("config hash", f"`{question.config_hash}`"),
+        ("content sha256", _hash(artifact.sha256)),
+        ("manifest sha256", _hash(artifact.manifest_sha256)),
+        ("config hash", _hash(question.config_hash)),
         ("base model", _inline(question.model_source)),
-        *((title, f"[{address}]({address})") for title, address in question.links.items()),
+        *((title, f"`{place}`") for title, place in question.links.items()),
     ]
     return "### What is judged\n\nThe decision binds to these hashes and to nothing else.\n\n" + _table(
         ("", ""), rows, raw=True
     )
+
+
+def _hash(digits: str) -> str:
+    """A hash in groups of 16, so that it wraps in a narrow form."""
+    return " ".join(digits[i : i + 16] for i in range(0, len(digits), 16))
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, raw: bool = False) -> str:

@@ -51,7 +51,7 @@ def pilot_question(run: GatedRun, number: int, config: RunConfig) -> GateQuestio
         limits_changed={
             name: (change["default"], change["now"]) for name, change in summary["thresholds_changed"].items()
         },
-        links={"QC report": (folder / "qc" / "qc_report.html").as_uri()},
+        links={"QC report": str(folder / "qc" / "qc_report.html")},
     )
 
 

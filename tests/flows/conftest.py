@@ -1,4 +1,4 @@
-"""Real Prefect servers for all flow tests: a temporary one in this process, and a whole stack with workers."""
+"""Real Prefect servers for all flow tests: one in this process, and a whole stack with workers."""
 
 from __future__ import annotations
 
