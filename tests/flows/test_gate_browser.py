@@ -71,7 +71,7 @@ def choose(page: Any, dialog: Any, label: str, option: str) -> None:
 def test_trigger_read_iterate_and_approve_in_the_browser(
     gated_stack: GatedStack, page: Any, tmp_path: Path
 ) -> None:
-    """Triggered from its form, a run waits, iterates with the changed parameter, is approved, and completes."""
+    """Triggered from its form, a run waits, iterates with a changed parameter, is approved, completes."""
     config = gated_stack.config(NAME, gates={"approvers": ["anna", "ben"]})
 
     page.goto(f"{gated_stack.ui}/v2/deployments")
