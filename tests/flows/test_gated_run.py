@@ -117,7 +117,7 @@ def test_of_two_who_decide_at_once_the_first_wins(gated_stack: GatedStack) -> No
 
 
 def test_wrong_answers_are_refused_and_asked_again(gated_stack: GatedStack) -> None:
-    """Codes wrong, used or missing, stale forms, unknown fields: nothing opens, and the next form says why."""
+    """Wrong or missing codes, stale forms, unknown fields: nothing opens, and the next form says why."""
     from reviews.codes import code_at, read_secrets
 
     secret = gated_stack.run("approvers", "add", "anna").split("secret of anna: ")[1].split()[0]
@@ -229,12 +229,6 @@ def reviewer(url: str, **values: Any) -> dict[str, Any]:
 def test_policy_reviewer_opens_the_gate_on_its_own(gated_stack: GatedStack) -> None:
     """Checks passed and the reviewer says go, with and without the samples: approved, reviews on record."""
     with ReviewerServer(lambda _: Reply(completion(verdict_values("go")))) as server:
-        spec = {
-            "kind": "openai",
-            "model": "m",
-            "base_url": server.url,
-            "price": {"input_usd": 1, "output_usd": 2},
-        }
         folder = gated_stack.start("auto", gates={"policy": "reviewer"}, reviewer=reviewer(server.url))
         until(lambda: gated_stack.flow_run("auto") is not None, "it exists")
         gated_stack.ends_in("auto", "Approved")
@@ -253,12 +247,6 @@ def test_policy_reviewer_opens_the_gate_on_its_own(gated_stack: GatedStack) -> N
 def test_a_reviewer_swayed_by_generated_text_opens_nothing(gated_stack: GatedStack) -> None:
     """A reviewer that says go once it sees the samples, and no without them, leaves the gate to a person."""
     with ReviewerServer(fooled) as server:
-        spec = {
-            "kind": "openai",
-            "model": "m",
-            "base_url": server.url,
-            "price": {"input_usd": 1, "output_usd": 2},
-        }
         gated_stack.start("swayed", gates={"policy": "reviewer"}, reviewer=reviewer(server.url))
         gated_stack.waits_at("swayed", "pilot-1")
     assert gated_stack.gates("swayed")[0]["review"] == "primary: go, blind: no_go"
@@ -304,7 +292,7 @@ def test_iterations_come_by_cron_and_stop_by_themselves(gated_stack: GatedStack)
 
 
 def test_a_firing_while_somebody_is_asked_starts_nothing(gated_stack: GatedStack) -> None:
-    """Two firings for one run: the second is cancelled or says that the gate waits; one iteration was made."""
+    """Two firings for one run: one is cancelled or says that the gate waits; one iteration was made."""
     path = gated_stack.config("twice")
     values = {"config": str(path), "run_name": "twice"}
     with gated_stack.client() as client:
