@@ -34,10 +34,11 @@ def run(
 
     from flows.answers import reachable
     from flows.notices import link_to
-    from tasks.gated_run import run_name_for
+    from tasks.gated_run import named_config, run_name_for
     from tasks.reviewing import reviewers_for
 
     reviewers_for(checked.reviewer, "pilot")
+    named_config(checked, name or checked.run.name)
     values = {"config": _for_worker(config), "run_name": name or "", "overrides": overrides or []}
     with reachable():
         try:

@@ -20,7 +20,7 @@ from prefect.artifacts import create_progress_artifact
 from prefect.runtime import flow_run
 
 from core.config import RunConfig, differences, dump_yaml
-from core.errors import ContaminationError
+from core.errors import ContaminationError, RunMismatchError
 from core.files import sha256_file, write_json
 from core.progress import ProgressEvent, emit
 from core.provenance.home import RunHome
@@ -205,6 +205,11 @@ def refuse_model(report: dict[str, Any], source: str) -> None:
 def _run_home(config: RunConfig, run_id: str | None) -> Iterator[RunHome]:
     """The run's folder, locked, checked against the config that started it."""
     folder = config.run.output_dir.absolute()
+    if run_id is None and (folder / "iterations").is_dir():
+        raise RunMismatchError(
+            f"{folder} holds a gated run; choose another run.output_dir, or go on with it by `stagegate run`",
+            differences=[],
+        )
     values = config.model_dump(mode="json")
     known = RunHome.known_record(folder)
     changed = differences(known["config"], values) if known else []

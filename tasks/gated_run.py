@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import ValidationError
+
 from core.config import RunConfig, differences, dump_yaml, load_config, parse_yaml
 from core.errors import BudgetError, ConfigError, RunMismatchError
 from core.history import iteration_config, iteration_records, pilot_decision
@@ -46,13 +48,28 @@ def resolve_config(config_file: str, overrides: list[str], run_name: str, flow_r
     known = the_store().find_run_of_flow(flow_run_id)
     if known is not None:
         return parse_yaml(known.config_yaml)
-    config = load_config(Path(config_file), overrides)
     name = run_name_for({"run_name": run_name, "config": config_file}, flow_run_id)
+    return named_config(load_config(Path(config_file), overrides), name)
+
+
+def named_config(config: RunConfig, name: str) -> RunConfig:
+    """The config of a gated run with this name, in a folder of this name beside the config's own.
+
+    Raises:
+        ConfigError: the name is too long, or holds characters that no folder should have.
+    """
     if len(name) > LONGEST_NAME:
         raise ConfigError(f"run name {name!r} has {len(name)} characters; at most {LONGEST_NAME} fit")
     values = config.model_dump(mode="json")
     values["run"] |= {"name": name, "output_dir": str(config.run.output_dir.absolute().parent / name)}
-    return RunConfig.model_validate(values)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(
+            f"run name {name!r} cannot be used: it takes letters, digits, dots, dashes and underscores, and "
+            "begins with a letter or digit",
+            problems=[],
+        ) from error
 
 
 class GatedRun(AbstractContextManager["GatedRun"]):
