@@ -16,6 +16,7 @@ import pytest
 from core.provenance.manifest import read_manifest, verify
 from tests.flows.gated import ITERATION_S, GatedStack
 from tests.flows.stack_home import until
+from tests.flows.test_notify import Receiver
 from tests.reviewer_server import Reply, ReviewerServer, completion, verdict_values
 
 STRICT = {"min_candidates": 5000}
@@ -190,6 +191,26 @@ def test_a_gate_that_nobody_decides_is_parked_and_stays_decidable(gated_stack: G
     assert gated_stack.gates("parked")[0]["status"] == "parked"
     assert "approve by anna" in gated_stack.run("approve", "parked", "-a", "anna")
     gated_stack.ends_in("parked", "Approved")
+
+
+def test_people_are_told_when_a_gate_waits_is_decided_and_when_it_is_parked(gated_stack: GatedStack) -> None:
+    """A webhook hears of each of the three, with the run's name and a link to the form."""
+    with Receiver() as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        gated_stack.run("notify", "add", "--webhook", receiver.url("here"), "--name", "hook")
+        gated_stack.start("told", gates={"wait_hours": 0.005})
+        until(lambda: _heard(receiver, "gate pilot-1 of told waits for a decision"), "waiting", ITERATION_S)
+        until(lambda: _heard(receiver, "it is parked"), "parked", 120)
+        gated_stack.run("approve", "told", "-a", "anna")
+        until(lambda: _heard(receiver, "gate pilot-1 of told was decided: approve by anna"), "decided", 60)
+        link = f"/v2/runs/flow-run/{gated_stack.flow_run('told').id}"
+        assert all(link in got["body"] for got in receiver.got if "told" in got["body"])
+        gated_stack.run("notify", "remove", "hook")
+        receiver.shutdown()
+
+
+def _heard(receiver: Receiver, text: str) -> bool:
+    return any(text in got["body"] for got in receiver.got)
 
 
 def test_a_failed_iteration_is_resumed_where_it_stopped(gated_stack: GatedStack) -> None:
