@@ -193,6 +193,24 @@ def test_a_gate_that_nobody_decides_is_parked_and_stays_decidable(gated_stack: G
     gated_stack.ends_in("parked", "Approved")
 
 
+def test_a_form_that_was_lost_is_asked_again(gated_stack: GatedStack) -> None:
+    """Killed after suspending and before its form was stored, a gate says so, and `resume` asks anew."""
+    gated_stack.start("formless")
+    gated_stack.waits_at("formless", "pilot-1")
+    run = gated_stack.flow_run("formless")
+    with gated_stack.client() as client:
+        client.delete_flow_run_input(run.id, key=run.state.state_details.run_input_keyset["schema"])
+    assert "`stagegate resume formless` asks again" in gated_stack.run(
+        "approve", "formless", "-a", "x", code=3
+    )
+    gated_stack.run("resume", "formless")
+    until(lambda: gated_stack.flow_run("formless").run_count > 1, "it runs again", 60)
+    gated_stack.waits_at("formless", "pilot-1")
+    assert "reject by x" in gated_stack.run("approve", "formless", "-a", "x", "-d", "reject", "-r", "enough")
+    gated_stack.ends_in("formless", "Rejected")
+    assert len(_children(gated_stack, "formless")) == 1
+
+
 def test_people_are_told_when_a_gate_waits_is_decided_and_when_it_is_parked(gated_stack: GatedStack) -> None:
     """A webhook hears of each of the three, with the run's name and a link to the form."""
     with Receiver() as receiver:
