@@ -12,7 +12,7 @@ from uuid import UUID
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import Field
 
@@ -26,6 +26,7 @@ from flows.steps import Passed, one_iteration
 from tasks.bookkeeping import the_store
 from tasks.gated_run import GatedRun, resolve_config
 
+NEXT_FIRING = "NextFiring"
 DEFAULTS = {"config": "configs/demo.yaml", "run_name": "nightly"}
 
 
@@ -55,10 +56,13 @@ def iterate(
         return Completed(name="Waiting", message=text)
     try:
         with gated(settings) as run:
-            return _step(run, config, run_name)
+            state = _step(run)
     except BudgetError as error:
         stop_schedule(config, run_name, str(error))
         raise
+    if state.name != NEXT_FIRING:
+        stop_schedule(config, run_name, str(state.message))
+    return state
 
 
 def _asked_elsewhere(config: RunConfig) -> GatePublic | None:
@@ -73,18 +77,16 @@ def _asked_elsewhere(config: RunConfig) -> GatePublic | None:
     return None
 
 
-def _step(run: GatedRun, config: str, run_name: str) -> State[Any]:
+def _step(run: GatedRun) -> State[Any]:
     number = _next_number(run)
     # Those before it answer from the store; they are asked again because their artifacts may have changed.
     passed: list[Passed] = [one_iteration(run, each) for each in range(1, number + 1)]
     decision = passed[-1][0]
     if decision.decision == "iterate":
-        text = f"iteration {number + 1} of {run_name} comes with the next firing"
+        text = f"iteration {number + 1} of {run.name} comes with the next firing"
         get_run_logger().info(text)
-        return Completed(name="NextFiring", message=text)
-    state = finish(run, passed)
-    stop_schedule(config, run_name, str(state.message))
-    return state
+        return Completed(name=NEXT_FIRING, message=text)
+    return finish(run, passed)
 
 
 def _next_number(run: GatedRun) -> int:
@@ -97,15 +99,14 @@ def _next_number(run: GatedRun) -> int:
 
 def stop_schedule(config: str, run_name: str, why: str) -> None:
     """Pause every schedule of this deployment that goes on with this run."""
-    deployment_id = flow_run.deployment_id
-    if not deployment_id:
+    if not deployment.id:
         return
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment(UUID(str(deployment_id)))
-        for schedule in deployment.schedules:
-            values = {**DEFAULTS, **deployment.parameters, **(schedule.parameters or {})}
+        mine = client.read_deployment(UUID(str(deployment.id)))
+        for schedule in mine.schedules:
+            values = {**DEFAULTS, **mine.parameters, **(schedule.parameters or {})}
             if schedule.active and (values["config"], values["run_name"]) == (config, run_name):
-                client.update_deployment_schedule(deployment.id, schedule.id, active=False)
+                client.update_deployment_schedule(mine.id, schedule.id, active=False)
                 get_run_logger().info(
                     "schedule %s of iterate is paused: %s", schedule.slug or schedule.id, why
                 )

@@ -84,7 +84,8 @@ def gated(config: RunConfig) -> Iterator[GatedRun]:
         try:
             yield run
         except Exception:
-            run.store.end_run(run.run_id, RunStatus.FAILED)
+            if run.store.run(run.run_id).status is RunStatus.RUNNING:
+                run.store.end_run(run.run_id, RunStatus.FAILED)
             raise
 
 
