@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -217,9 +218,12 @@ def _parse_changes(items: list[str]) -> dict[str, Any]:
         if not equals or not name.strip():
             raise BadInputError(f"--set {item!r} is not of the form parameter=value")
         try:
-            changes[name.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise BadInputError(f"--set {name}: {text!r} is not a value") from error
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = None
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise BadInputError(f"--set {name}: {text!r} is neither a number nor true or false")
+        changes[name.strip()] = value
     return changes
 
 

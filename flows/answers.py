@@ -18,11 +18,12 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Failed
+from pydantic import ValidationError
 
 from core.config import RunConfig, parse_yaml
 from core.errors import BadInputError, GateRefusedError, TransientError
@@ -124,10 +125,11 @@ def submit_answer(
         _note(store, waiting.gate, answer, via, origin, judged)
         raise GateRefusedError(judged.message)
     payload = _payload(waiting, answer)
+    received = _as_received(waiting, payload)
     with reachable() as client:
         run = _paused_run(client, waiting)
         ticket = Refusal("submitted", "handed to Prefect")
-        _note(store, waiting.gate, _as_received(waiting, payload), via, origin, ticket)
+        _note(store, waiting.gate, received, via, origin, ticket)
         result = client.resume_flow_run(run.id, run_input=payload)
     if result.status is not SetStateStatus.ACCEPT:
         raise _not_resumed(store, waiting, str(getattr(result.details, "reason", "")))
@@ -158,10 +160,18 @@ def _as_listed(name: str, approvers: tuple[str, ...]) -> str:
 
 
 def _as_received(waiting: OpenGate, payload: Mapping[str, Any]) -> GateAnswer:
-    """The answer as the flow run will read it, so that its ticket is recognised."""
+    """The answer as the flow run will read it, so that its ticket is recognised.
+
+    Raises:
+        GateRefusedError: the form does not take it; says which fields.
+    """
     rules = rules_of(waiting.config.gates)
     form = gate_form(waiting.facts, rules, waiting.gate.artifact_sha256, waiting.current, waiting.proposal)
-    return answer_of(form.model_validate(payload))
+    try:
+        return answer_of(form.model_validate(payload))
+    except ValidationError as error:
+        fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise GateRefusedError(f"the form of gate {waiting.gate.key} does not take this: {fields}") from error
 
 
 def _note(
@@ -250,6 +260,11 @@ def _recorded(store: Store, gate: GatePublic, wait_s: float) -> GateDecisionPubl
     while time.monotonic() < deadline:
         if decision := store.decision(gate.id):
             return decision
+        if (now := store.gate(gate.id)).status is GateStatus.VOID:
+            raise GateRefusedError(
+                f"nothing was decided: gate {gate.key} is void, because {now.void_reason}; what there is now "
+                "is asked anew"
+            )
         later = [a for a in store.answers(gate.id) if a.ask][refused:]
         if later and later[-1].refusal:
             raise GateRefusedError(later[-1].refusal)
@@ -268,23 +283,38 @@ def retry_flow_run(run_key: str) -> tuple[PipelineRunPublic, str]:
     run = store.find_run(run_key)
     if run.flow_run_id is None:
         raise BadInputError(f"run {run.name} was not started through Prefect; run its command again")
+    # Who waits at a gate goes on there; a later flow run of the same name may only have been told so.
+    waiting = [gate.flow_run_id for gate in store.gates(run.id, undecided=True) if gate.flow_run_id]
     with reachable() as client:
         try:
-            flow_run = client.read_flow_run(UUID(run.flow_run_id))
+            flow_run = client.read_flow_run(UUID(waiting[-1] if waiting else run.flow_run_id))
         except ObjectNotFound as error:
             raise BadInputError(
                 f"the flow run of {run.name} is not on this server; `stagegate run CONFIG --name {run.name}`"
             ) from error
         _refuse_retry(client, run, flow_run)
-        client.set_flow_run_state(flow_run.id, AwaitingRetry(scheduled_time=datetime.now(UTC)), force=True)
+        _retry(client, flow_run)
     return run, str(flow_run.id)
+
+
+def _retry(client: SyncPrefectClient, flow_run: FlowRun) -> None:
+    """Schedule the flow run again. Prefect's own rules forget its pause keys, so that it can ask anew.
+
+    An answer that was given just before a crash is still there and must not be forgotten: then the rules are
+    left out, and the flow run reads it.
+    """
+    answered = _has_input(client, flow_run, "response")
+    if not answered and flow_run.state is not None and flow_run.state.is_paused():
+        client.set_flow_run_state(flow_run.id, Failed(message="its form was lost; it is asked again"))
+    again: State[Any] = AwaitingRetry(scheduled_time=datetime.now(UTC))
+    client.set_flow_run_state(flow_run.id, again, force=answered)
 
 
 def _refuse_retry(client: SyncPrefectClient, run: PipelineRunPublic, flow_run: FlowRun) -> None:
     state = flow_run.state
     if state is None or state.is_failed() or state.is_crashed() or state.is_cancelled():
         return
-    if state.is_paused() and not _has_form(client, flow_run):
+    if state.is_paused() and not _has_input(client, flow_run, "schema"):
         return
     if state.is_completed():
         raise BadInputError(
@@ -297,14 +327,14 @@ def _refuse_retry(client: SyncPrefectClient, run: PipelineRunPublic, flow_run: F
     raise GateRefusedError(f"run {run.name} is {state.name} already; there is nothing to resume")
 
 
-def _has_form(client: SyncPrefectClient, flow_run: FlowRun) -> bool:
-    """Whether the suspended flow run's form was stored; a kill at the wrong moment leaves one without."""
-    details = flow_run.state.state_details if flow_run.state else None
-    keyset = details.run_input_keyset if details else None
+def _has_input(client: SyncPrefectClient, flow_run: FlowRun, part: str) -> bool:
+    """Whether the `schema` or the `response` of the form that was asked last is stored."""
+    paused = [state for state in client.read_flow_run_states(flow_run.id) if state.is_paused()]
+    keyset = paused[-1].state_details.run_input_keyset if paused else None
     if not keyset:
         return False
     try:
-        client.read_flow_run_input(flow_run.id, key=keyset["schema"])
+        client.read_flow_run_input(flow_run.id, key=keyset[part])
     except (ObjectNotFound, PrefectHTTPStatusError):
         return False
     return True

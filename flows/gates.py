@@ -119,8 +119,9 @@ def _decide(
     sheet = gate_sheet(question, reviews, why_person=why)
     proposal = usable_proposal(reviews, config)
     shown = {"sheet": sheet, "question": asdict(question), "proposal": proposal}
+    # Kept while nobody has been asked yet; what a person saw is not written over afterwards.
     gate = run.store.show_gate(gate.id, shown)
-    write_text(folder / SHEET_FILE, sheet)
+    write_text(folder / SHEET_FILE, gate.shown["sheet"])
     if automatic is not None:
         accepted = Accepted(
             automatic.decision, automatic.reason, f"policy {rules.policy}", changes=automatic.changes
@@ -163,7 +164,14 @@ def _ask(
 def _last_refusal(run: GatedRun, gate: GatePublic) -> tuple[int, str]:
     """How often this form was asked (from 1 on), and why its last answer was not taken."""
     refused = [answer for answer in run.store.answers(gate.id) if answer.ask and answer.refusal]
-    return len(refused) + 1, (refused[-1].refusal or "") if refused else ""
+    if refused:
+        return len(refused) + 1, refused[-1].refusal or ""
+    before = [
+        g
+        for g in run.store.gates(run.run_id)
+        if (g.key, g.round) == (gate.key, gate.round - 1) and g.void_reason
+    ]
+    return 1, f"{before[-1].void_reason}, so what there is now is asked anew" if before else ""
 
 
 def _begin_to_wait(run: GatedRun, gate: GatePublic, question: GateQuestion, rules: GateRules) -> None:
@@ -172,8 +180,9 @@ def _begin_to_wait(run: GatedRun, gate: GatePublic, question: GateQuestion, rule
     if owner not in (None, mine) and not is_alive(str(owner)):
         run.store.hand_over_gate(gate.id, mine)
     deadline = datetime.now(UTC) + timedelta(hours=rules.wait_hours)
-    if run.store.wait_at_gate(gate.id, mine, deadline):
-        schedule_parking(run.run_id, run.name, run.store.gate(gate.id))
+    begins = run.store.wait_at_gate(gate.id, mine, deadline)
+    schedule_parking(run.run_id, run.name, run.store.gate(gate.id))
+    if begins:
         _publish(question, run.store.gate(gate.id).shown["sheet"])
         text = f"gate {gate.key} of {run.name} waits for a decision"
         announce("waiting", run.run_id, gate.key, text, link_to(mine))
@@ -317,10 +326,11 @@ def _sealed(
 ) -> Artifact:
     """The gate's record on disk: sheet, reviews and decision, with what was judged as parent."""
     if (folder / MANIFEST).is_file():
-        return read_artifact(folder)
-    write_json(folder / DECISION_FILE, decision.model_dump(mode="json"))
-    files = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-    meta = {"run_id": run.run_id, "gate": gate.key, "decision": str(decision.decision)}
-    artifact = seal_artifact(folder, "gate", files, parents, meta)
+        artifact = read_artifact(folder)
+    else:
+        write_json(folder / DECISION_FILE, decision.model_dump(mode="json"))
+        files = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
+        meta = {"run_id": run.run_id, "gate": gate.key, "decision": str(decision.decision)}
+        artifact = seal_artifact(folder, "gate", files, parents, meta)
     record_artifact(run.run_id, artifact)
     return artifact

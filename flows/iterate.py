@@ -16,14 +16,10 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import Field
 
-from core.config import RunConfig
 from core.errors import BudgetError
 from core.history import pilot_decision
-from core.store import GatePublic
-from flows.gates import is_alive
-from flows.pilot import Policy, finish, gated, named_after_run, parameter_overrides
+from flows.pilot import Policy, asked_elsewhere, finish, gated, named_after_run, parameter_overrides
 from flows.steps import Passed, one_iteration
-from tasks.bookkeeping import the_store
 from tasks.gated_run import GatedRun, resolve_config
 
 NEXT_FIRING = "NextFiring"
@@ -51,9 +47,8 @@ def iterate(
     """
     asked = parameter_overrides(policy, seed, max_iterations)
     settings = resolve_config(config, [*(overrides or []), *asked], run_name, str(flow_run.id))
-    if (waiting := _asked_elsewhere(settings)) is not None:
-        text = f"gate {waiting.key} of {run_name} is {waiting.status}; nothing was started, nothing was spent"
-        return Completed(name="Waiting", message=text)
+    if (elsewhere := asked_elsewhere(settings)) is not None:
+        return elsewhere
     try:
         with gated(settings) as run:
             state = _step(run)
@@ -63,18 +58,6 @@ def iterate(
     if state.name != NEXT_FIRING:
         stop_schedule(config, run_name, str(state.message))
     return state
-
-
-def _asked_elsewhere(config: RunConfig) -> GatePublic | None:
-    """The undecided gate of this run at which another, living flow run waits."""
-    run = the_store().find_run_in(str(config.run.output_dir.absolute()))
-    if run is None:
-        return None
-    for gate in the_store().gates(run.id, undecided=True):
-        owner = gate.flow_run_id
-        if owner not in (None, str(flow_run.id)) and is_alive(str(owner)):
-            return gate
-    return None
 
 
 def _step(run: GatedRun) -> State[Any]:

@@ -105,7 +105,6 @@ def _stages(config: RunConfig, home: RunHome, book: RunBook, identity: dict[str,
             "records_in": status["instruction_candidates"],
             "records_out": status["accepted"],
             "completion_tokens": status["completion_tokens"],
-            "seconds": status["seconds"],
         }
         return [JOURNAL], {key: status[key] for key in ("ended", "accepted", "units_done")}
 

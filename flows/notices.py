@@ -40,8 +40,8 @@ def announce(
     )
 
 
-def schedule_parking(run_id: str, run_name: str, gate: GatePublic) -> None:
-    """Have Prefect run `park` at the gate's deadline; the same gate is scheduled once."""
+def schedule_parking(run_id: str, run_name: str, gate: GatePublic, *, asked_by: str = "gate") -> None:
+    """Have Prefect run `park` at the gate's deadline; once for each who asks for it."""
     try:
         run_deployment(
             PARK_DEPLOYMENT,
@@ -50,7 +50,7 @@ def schedule_parking(run_id: str, run_name: str, gate: GatePublic) -> None:
             timeout=0,
             as_subflow=False,
             flow_run_name=f"park {run_name} {gate.key}",
-            idempotency_key=f"park:{run_id}:{gate.id}:{gate.deadline_at}",
+            idempotency_key=f"park:{run_id}:{gate.id}:{gate.deadline_at}:{asked_by}",
         )
     except ObjectNotFound:
         get_run_logger().warning(

@@ -8,6 +8,7 @@ from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from core.store import GatePublic, GateStatus
@@ -25,7 +26,7 @@ def park(gate_id: int) -> State[str]:
     store = the_store()
     gate = store.gate(gate_id)
     run = store.run(gate.run_id)
-    if store.park_gate(gate_id):
+    if store.park_gate(gate_id) or gate.status is GateStatus.PARKED:  # parked by a run that died saying so
         text = (
             f"nobody decided gate {gate.key} of {run.name} by {gate.deadline_at:%Y-%m-%d %H:%M} UTC: it is "
             "parked. Nothing was approved; it can still be decided, in the UI or with `stagegate approve`"
@@ -34,8 +35,8 @@ def park(gate_id: int) -> State[str]:
         announce("parked", gate.run_id, gate.key, text, link_to(str(gate.flow_run_id)))
         get_run_logger().warning(text)
         return Completed(name="Parked", message=text)
-    if gate.status is GateStatus.WAITING:  # the clock was set back: come again at the deadline
-        schedule_parking(gate.run_id, run.name, gate)
+    if gate.status is GateStatus.WAITING:  # started a little early, or the clock was set back: come again
+        schedule_parking(gate.run_id, run.name, gate, asked_by=str(flow_run.id))
         return Completed(name="NotDue", message=f"gate {gate.key} is due at {gate.deadline_at}")
     return Completed(name="NotNeeded", message=f"gate {gate.key} of {run.name} is {gate.status}")
 

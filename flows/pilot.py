@@ -19,9 +19,13 @@ from prefect.states import Completed
 from pydantic import Field
 
 from core.config import RunConfig
+from core.errors import StagegateError, TransientError
 from core.provenance.manifest import Artifact, read_artifact
 from core.store import RunStatus
+from flows.gates import is_alive
+from flows.notices import link_to
 from flows.steps import Passed, one_iteration
+from tasks.bookkeeping import the_store
 from tasks.gated_run import GatedRun, resolve_config, run_name_for
 from tasks.reviewing import reviewers_for
 
@@ -56,6 +60,8 @@ def pilot(
     """
     asked = parameter_overrides(policy, seed, max_iterations)
     settings = resolve_config(config, [*(overrides or []), *asked], run_name, str(flow_run.id))
+    if (elsewhere := asked_elsewhere(settings)) is not None:
+        return elsewhere
     with gated(settings) as run:
         number = 1
         passed = [one_iteration(run, number)]
@@ -63,6 +69,20 @@ def pilot(
             number += 1
             passed.append(one_iteration(run, number))
         return finish(run, passed)
+
+
+def asked_elsewhere(config: RunConfig) -> State[Any] | None:
+    """The end of a flow run that has nothing to do: another, living one waits at a gate of this run."""
+    run = the_store().find_run_in(str(config.run.output_dir.absolute()))
+    for gate in the_store().gates(run.id, undecided=True) if run is not None else []:
+        owner = gate.flow_run_id
+        if owner not in (None, str(flow_run.id)) and is_alive(str(owner)):
+            text = (
+                f"gate {gate.key} of {config.run.name} is {gate.status} in flow run {owner}; nothing was "
+                f"started, nothing was spent. Decide there: {link_to(str(owner))}"
+            )
+            return Completed(name="Waiting", message=text)
+    return None
 
 
 def parameter_overrides(policy: Policy, seed: int | None, max_iterations: int | None) -> list[str]:
@@ -83,8 +103,10 @@ def gated(config: RunConfig) -> Iterator[GatedRun]:
     with GatedRun.open(config, str(flow_run.id)) as run:
         try:
             yield run
-        except Exception:
-            if run.store.run(run.run_id).status is RunStatus.RUNNING:
+        except StagegateError as error:
+            # Only what ends the run for sure: after a lost connection its child may still be computing.
+            passing = isinstance(error, TransientError)
+            if not passing and run.store.run(run.run_id).status is RunStatus.RUNNING:
                 run.store.end_run(run.run_id, RunStatus.FAILED)
             raise
 

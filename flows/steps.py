@@ -12,14 +12,15 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
 from core.config import RunConfig
-from core.errors import BadInputError, StagegateError
+from core.errors import BadInputError, IntegrityError, RunMismatchError, StagegateError
 from core.history import review_before
 from core.iterations import movements
-from core.provenance.manifest import MANIFEST, Artifact, read_artifact
-from core.store import AdviceEffect, AdviceOutcomeCreate, GateDecisionPublic
+from core.provenance.manifest import MANIFEST, Artifact, read_artifact, read_manifest
+from core.store import AdviceEffect, AdviceOutcomeCreate, GateDecisionPublic, Verdict
 from flows.gates import pass_gate
+from tasks.bookkeeping import record_artifact
 from tasks.gated_run import GatedRun
-from tasks.questions import pilot_question
+from tasks.questions import DATASET, pilot_question, read_summary
 
 ITERATION_DEPLOYMENT = "pilot-iteration/pilot-iteration"
 POLL_S = 2
@@ -39,10 +40,45 @@ def one_iteration(run: GatedRun, number: int) -> Passed:
     if not (run.iteration_folder(number) / MANIFEST).is_file():
         run.require_budget(number)
     run_iteration(config, run.run_id, number)
+    artifact = settle_iteration(run, number, config)
     record_advice(run, number)
     question = pilot_question(run, number, config)
     iteration = run.store.iterations(run.run_id)[number - 1]
-    return pass_gate(run, question, config, [read_artifact(run.iteration_folder(number))], iteration.id)
+    return pass_gate(run, question, config, [artifact], iteration.id)
+
+
+def settle_iteration(run: GatedRun, number: int, config: RunConfig) -> Artifact:
+    """The iteration's artifact, its end recorded even where its process died right after sealing it.
+
+    Raises:
+        IntegrityError: it cannot be read any more; its gate and what was decided there are void.
+        RunMismatchError: it was made with another config than the one that was approved.
+    """
+    folder = run.iteration_folder(number)
+    try:
+        artifact = read_artifact(folder)
+        made_with = read_manifest(folder)["meta"]["config_hash"]
+        verdict = read_summary(folder)["verdict"]
+        read_artifact(folder / DATASET)
+    except (StagegateError, OSError, ValueError, KeyError) as error:
+        for gate in run.store.gates(run.run_id):
+            if (gate.gate, gate.number) == ("pilot", number):
+                run.store.void_gate(gate.id, f"iteration {number} cannot be read any more")
+        raise IntegrityError(
+            f"iteration {number} of {run.name} cannot be read any more, so what was decided on it is void: "
+            f"{error}. Restore {folder}, or start a new run",
+            path=str(folder),
+        ) from error
+    if made_with != config.config_hash():
+        raise RunMismatchError(
+            f"iteration {number} of {run.name} was made with other parameters than those decided on now; "
+            "start a new run with them",
+            differences=[],
+        )
+    row = run.store.iterations(run.run_id)[number - 1]
+    run.store.end_iteration(row.id, Verdict(verdict))
+    record_artifact(run.run_id, artifact)
+    return artifact
 
 
 @task(name="iteration", task_run_name="iteration-{number}", persist_result=True, cache_policy=INPUTS)

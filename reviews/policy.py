@@ -50,11 +50,13 @@ class GateAnswer:
 
     def fingerprint(self) -> str:
         """sha256 of everything in it, codes too: tells one submission from another."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()
 
     def public(self) -> dict[str, Any]:
-        """Everything but the codes."""
-        return {name: value for name, value in asdict(self).items() if not name.endswith("code")}
+        """Everything but the codes, in plain JSON values whatever was given."""
+        values = {name: value for name, value in asdict(self).items() if not name.endswith("code")}
+        plain: dict[str, Any] = json.loads(json.dumps(values, default=str), parse_constant=str)
+        return plain
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from core.config import RunConfig, differences, dump_yaml, load_config, parse_yaml
 from core.errors import BudgetError, ConfigError, RunMismatchError
+from core.files import storage_error
 from core.history import iteration_config, iteration_records, pilot_decision
 from core.iterations import IterationRecord, dollars
 from core.provenance.home import RunHome
@@ -99,8 +100,11 @@ class GatedRun(AbstractContextManager["GatedRun"]):
                 differences=[],
             )
         changed = differences(known["config"], values) if known else []
+        try:  # before run.json: a folder with a record and without iterations is a pilot that stands alone
+            (folder / ITERATIONS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
         home = RunHome(folder, values, config.config_hash()).open(dump_yaml(config), changed)
-        (folder / ITERATIONS).mkdir(exist_ok=True)
         start_run(config, home.run_id, folder, None, flow_run_id)
         return cls(config, home, the_store())
 

@@ -28,7 +28,7 @@ def pilot_question(run: GatedRun, number: int, config: RunConfig) -> GateQuestio
     """
     folder = run.iteration_folder(number)
     dataset = read_artifact(folder / DATASET)
-    summary = json.loads((folder / QC_SUMMARY).read_text(encoding="utf-8"))
+    summary = read_summary(folder)
     records = tuple(run.records())
     return GateQuestion(
         gate="pilot",
@@ -53,6 +53,12 @@ def pilot_question(run: GatedRun, number: int, config: RunConfig) -> GateQuestio
         },
         links={"QC report": str(folder / "qc" / "qc_report.html")},
     )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What QC said of an iteration. Raises OSError or ValueError for a file that is gone or cut off."""
+    summary: dict[str, Any] = json.loads((folder / QC_SUMMARY).read_text(encoding="utf-8"))
+    return summary
 
 
 def _checks(folder: Path, summary: dict[str, Any]) -> tuple[Check, ...]:

@@ -78,7 +78,9 @@ def review_gate(
             continue
         outcomes[label] = _ask(label, section, question)
         the_store().record_review(_to_store(gate_id, label, outcomes[label]))
-        write_text(folder / f"review-{label}.md", transcript_markdown(question, outcomes[label]))
+    for label, outcome in outcomes.items():
+        if not (path := folder / f"review-{label}.md").is_file():
+            write_text(path, transcript_markdown(question, outcome))
     return outcomes
 
 

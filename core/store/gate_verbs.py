@@ -69,10 +69,10 @@ class GateVerbs(SessionSource):
             return saved(row, GatePublic, session=session)
 
     def show_gate(self, gate_id: int, shown: dict[str, Any]) -> GatePublic:
-        """The undecided gate with what people are shown; kept from then on with the decision."""
+        """The gate with what people are shown; once somebody has been asked, it stays as it was shown."""
         with self.transaction() as session:
             row = _locked_gate(gate_id, session=session)
-            if row.status in UNDECIDED:
+            if row.status is GateStatus.OPEN:
                 row.shown = GateCreate.model_validate(
                     {**row.model_dump(include=_CREATED), "shown": shown}
                 ).shown

@@ -38,7 +38,8 @@ class RunVerbs(SessionSource):
     def start_run(self, run: PipelineRunCreate) -> PipelineRunPublic:
         """The run, now running: a new one, or the known one of this id, resumed.
 
-        A resumed run follows its output directory and flow run; the rest stays as first written.
+        A resumed run follows its output directory, its flow run, and the config's text (of the same hash: its
+        budget may have been raised); the rest stays as first written.
 
         Raises:
             RunMismatchError: the id is of a run with another config or model; `differences` says
@@ -49,7 +50,7 @@ class RunVerbs(SessionSource):
             if not inserted(row, session=session):
                 row = locked_run(run.id, session=session)
                 _refuse_differences(f"run {row.name} ({row.id})", row, run, _SAME_RUN)
-                row.output_dir = run.output_dir
+                row.output_dir, row.config_yaml = run.output_dir, run.config_yaml
                 row.flow_run_id = run.flow_run_id or row.flow_run_id
                 row.status, row.ended_at = RunStatus.RUNNING, None
             return saved(row, PipelineRunPublic, session=session)

@@ -172,7 +172,7 @@ def test_an_artifact_that_changed_makes_its_approval_void(gated_stack: GatedStac
     gated_stack.waits_at("edited", "pilot-1")
     pairs = folder / "iterations" / "1" / "dataset" / "accepted.jsonl"
     pairs.write_text(pairs.read_text().replace('"response": "', '"response": "x', 1))
-    gated_stack.run("approve", "edited", "-a", "anna", code=None, timeout=240)
+    assert "is void" in gated_stack.run("approve", "edited", "-a", "anna", code=3, timeout=240)
     until(lambda: len(gated_stack.gates("edited")) == 2, "a new round is opened", 60)
     gated_stack.waits_at("edited", "pilot-1")
     first, second = gated_stack.gates("edited")
@@ -195,6 +195,8 @@ def test_a_gate_that_nobody_decides_is_parked_and_stays_decidable(gated_stack: G
 
 def test_a_form_that_was_lost_is_asked_again(gated_stack: GatedStack) -> None:
     """Killed after suspending and before its form was stored, a gate says so, and `resume` asks anew."""
+    from prefect.states import Cancelled
+
     gated_stack.start("formless")
     gated_stack.waits_at("formless", "pilot-1")
     run = gated_stack.flow_run("formless")
@@ -203,12 +205,21 @@ def test_a_form_that_was_lost_is_asked_again(gated_stack: GatedStack) -> None:
     assert "`stagegate resume formless` asks again" in gated_stack.run(
         "approve", "formless", "-a", "x", code=3
     )
-    gated_stack.run("resume", "formless")
-    until(lambda: gated_stack.flow_run("formless").run_count > 1, "it runs again", 60)
-    gated_stack.waits_at("formless", "pilot-1")
+    _asks_again(gated_stack, "formless")
+    with gated_stack.client() as client:  # and once more, after somebody pressed Cancel in the UI
+        client.set_flow_run_state(run.id, Cancelled())
+    assert "is Cancelled" in gated_stack.run("approve", "formless", "-a", "x", code=3)
+    _asks_again(gated_stack, "formless")
     assert "reject by x" in gated_stack.run("approve", "formless", "-a", "x", "-d", "reject", "-r", "enough")
     gated_stack.ends_in("formless", "Rejected")
     assert len(_children(gated_stack, "formless")) == 1
+
+
+def _asks_again(stack: GatedStack, name: str) -> None:
+    runs = stack.flow_run(name).run_count
+    stack.run("resume", name)
+    until(lambda: stack.flow_run(name).run_count > runs, "it runs again", 60)
+    stack.waits_at(name, "pilot-1")
 
 
 def test_people_are_told_when_a_gate_waits_is_decided_and_when_it_is_parked(gated_stack: GatedStack) -> None:
@@ -362,6 +373,9 @@ def _final(client: Any, run_id: UUID) -> bool:
         (("approve", "no-such-run", "-a", "x"), 2, "no run 'no-such-run'"),
         (("approve", "killed", "-a", "x", "--gate", "pilot-9"), 2, "no gate pilot-9"),
         (("approve", "killed", "-a", "x", "--set", "nonsense"), 2, "parameter=value"),
+        (("approve", "killed", "-a", "x", "--set", "response_temperature=.nan"), 2, "neither a number"),
+        (("approve", "killed", "-a", "x", "--set", "response_temperature=2026-01-01"), 2, "neither a number"),
+        (("run", "configs/smoke.yaml", "--name", "../out"), 2, "run name"),
         (("run", "configs/none.yaml"), 2, "cannot read config"),
         (("run", "configs/smoke.yaml", "--set", "reviewer.kind=openai"), 2, "reviewer.model"),
         (
