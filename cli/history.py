@@ -81,6 +81,7 @@ def reviews(
 
 
 def _rows(run_key: str | None) -> list[dict[str, Any]]:
+    from core.history import advice_of, advice_taken
     from core.iterations import dollars
     from core.settings import get_settings
     from core.store import open_store
@@ -93,7 +94,9 @@ def _rows(run_key: str | None) -> list[dict[str, Any]]:
             gate = store.gate(review.gate_id)
             outcomes = [o for o in store.advice_outcomes(gate.run_id) if o.review_id == review.id]
             decision = store.decision(gate.id)
-            changes = {n: v for n, v in (review.verdict.get("changes") or {}).items() if v is not None}
+            changes = advice_of(review, gate) or {}
+            taken, advised = advice_taken(store, review)
+            judged = [(o.metric, str(o.effect)) for o in outcomes] if taken else []
             found.append(
                 {
                     "run": store.run(gate.run_id).name,
@@ -103,8 +106,8 @@ def _rows(run_key: str | None) -> list[dict[str, Any]]:
                     "said": review.decision,
                     "advice": ", ".join(f"{n} = {shown(v)}" for n, v in changes.items()) or "no change",
                     "decided": str(decision.decision) if decision else "waiting",
-                    "taken": _taken(changes, decision.changes if decision else None),
-                    "outcome": _outcome([(o.metric, str(o.effect)) for o in outcomes]),
+                    "taken": f"{taken} of {advised}" if advised and decision else "–",
+                    "outcome": _outcome(judged),
                     "tokens": f"{review.input_tokens or '?'} in, {review.output_tokens or '?'} out",
                     "seconds": f"{review.latency_s:.1f}",
                     "cost": dollars(review.cost_usd_micros),
@@ -114,13 +117,11 @@ def _rows(run_key: str | None) -> list[dict[str, Any]]:
         return found
 
 
-def _taken(advised: dict[str, Any], changes: dict[str, Any] | None) -> str:
-    """How much of the advice the decision took over."""
-    if changes is None or not advised:
-        return "–"
-    same = sum(changes.get(name) == value for name, value in advised.items())
-    extra = len(set(changes) - set(advised))
-    return f"{same} of {len(advised)}" + (f", {extra} others" if extra else "")
+def _taken(record: IterationRecord) -> str:
+    """How much of the advice before an iteration it took over."""
+    advised = record.advised or {}
+    same = sum(record.changes.get(name) == value for name, value in advised.items())
+    return f"{same} of {len(advised)}" if advised else "–"
 
 
 def _outcome(effects: list[tuple[str, str]]) -> str:
@@ -137,7 +138,8 @@ def _totals(rows: list[dict[str, Any]]) -> str:
     helped = sum("better" in text and "worse" not in text for text in judged)
     hurt = sum("worse" in text and "better" not in text for text in judged)
     mixed = len(judged) - helped - hurt
-    return f"{len(rows)} reviews; advice that was tried: {helped} helped, {hurt} hurt, {mixed} did both"
+    plural = "review" if len(rows) == 1 else "reviews"
+    return f"{len(rows)} {plural}; advice that was tried: {helped} helped, {hurt} hurt, {mixed} did both"
 
 
 def _from_file(path: Path) -> list[dict[str, Any]]:
@@ -155,7 +157,7 @@ def _from_file(path: Path) -> list[dict[str, Any]]:
                 "gate": f"pilot-{before.number}",
                 "advice": ", ".join(f"{n} = {shown(v)}" for n, v in after.advised.items()) or "no change",
                 "decided": before.decision or "waiting",
-                "taken": _taken(dict(after.advised), dict(after.changes)),
+                "taken": _taken(after),
                 "outcome": _outcome([(m.metric, m.effect) for m in moved]),
             }
         )

@@ -11,6 +11,7 @@ from core.iterations import IterationRecord, MetricPoint
 from core.store import (
     DecisionKind,
     GateDecisionPublic,
+    GatePublic,
     GateStatus,
     IterationPublic,
     QcMetricPublic,
@@ -18,7 +19,7 @@ from core.store import (
     StageRunPublic,
     Store,
 )
-from core.tuning import TUNABLES, TuningValue, next_config
+from core.tuning import TUNABLES, TuningValue, changed_values, next_config
 
 PILOT = "pilot"
 
@@ -95,9 +96,23 @@ def pilot_decision(store: Store, run_id: str, number: int) -> GateDecisionPublic
 def advice_before(store: Store, run_id: str, number: int) -> dict[str, TuningValue] | None:
     """What the reviewer proposed after the iteration before this one; None where nobody gave a verdict."""
     review = review_before(store, run_id, number)
-    if review is None or not review.verdict:
+    return None if review is None else advice_of(review, store.gate(review.gate_id))
+
+
+def advice_of(review: ReviewPublic, gate: GatePublic) -> dict[str, TuningValue] | None:
+    """What a review proposes to change at its gate; what is so already is no change. None for no verdict."""
+    if not review.verdict:
         return None
-    return {name: value for name, value in review.verdict["changes"].items() if value is not None}
+    current = gate.shown.get("question", {}).get("parameters", {})
+    return changed_values(current, review.verdict["changes"])
+
+
+def advice_taken(store: Store, review: ReviewPublic) -> tuple[int, int]:
+    """How many of a review's proposals the decision took over, and how many there were."""
+    advised = advice_of(review, store.gate(review.gate_id)) or {}
+    decision = store.decision(review.gate_id)
+    changes = {} if decision is None else decision.changes
+    return sum(changes.get(name) == value for name, value in advised.items()), len(advised)
 
 
 def review_before(store: Store, run_id: str, number: int) -> ReviewPublic | None:

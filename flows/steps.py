@@ -13,7 +13,7 @@ from prefect.exceptions import ObjectNotFound
 
 from core.config import RunConfig
 from core.errors import BadInputError, IntegrityError, RunMismatchError, StagegateError
-from core.history import review_before
+from core.history import advice_taken, review_before
 from core.iterations import movements
 from core.provenance.manifest import MANIFEST, Artifact, read_artifact, read_manifest
 from core.store import AdviceEffect, AdviceOutcomeCreate, GateDecisionPublic, Verdict
@@ -135,6 +135,8 @@ def record_advice(run: GatedRun, number: int) -> None:
         return
     rows = run.store.iterations(run.run_id)
     review = review_before(run.store, run.run_id, number)
+    if review is not None and advice_taken(run.store, review)[0] == 0:
+        review = None  # what was changed was not its advice, so what came of it is not its merit
     moved = movements(records[number - 2], records[number - 1])
     run.store.record_advice_outcomes(
         [

@@ -311,16 +311,22 @@ def test_a_reviewer_that_is_down_leaves_the_gate_to_a_person(gated_stack: GatedS
 
 
 def test_iterations_come_by_cron_and_stop_by_themselves(gated_stack: GatedStack) -> None:
-    """A schedule that fires each minute iterates once a firing, ends after the last, and pauses itself."""
+    """Fired each minute, a run iterates with the reviewer's advice, ends, and pauses its own schedule."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import CronSchedule
 
-    path = gated_stack.config("nightly", qc=STRICT, gates={"policy": "passing", "max_iterations": 2})
-    values = {"config": str(path), "run_name": "nightly"}
-    cron = DeploymentScheduleCreate(
-        schedule=CronSchedule(cron="* * * * *"), active=True, parameters=values, slug="each-minute"
-    )
-    with gated_stack.client() as client:
+    advice = completion(verdict_values("iterate", response_max_new_tokens=60, response_top_p=0.9))
+    with ReviewerServer(lambda _: Reply(advice)) as server, gated_stack.client() as client:
+        path = gated_stack.config(
+            "nightly",
+            qc=STRICT,
+            gates={"policy": "passing", "max_iterations": 2},
+            reviewer=reviewer(server.url),
+        )
+        values = {"config": str(path), "run_name": "nightly"}
+        cron = DeploymentScheduleCreate(
+            schedule=CronSchedule(cron="* * * * *"), active=True, parameters=values, slug="each-minute"
+        )
         deployment = client.read_deployment_by_name("iterate/iterate")
         schedule = client.create_deployment_schedules(deployment.id, [cron])[0]
 
@@ -336,9 +342,11 @@ def test_iterations_come_by_cron_and_stop_by_themselves(gated_stack: GatedStack)
         run = store.find_run("nightly")
         assert run.status == "rejected"
         assert [i.seed for i in store.iterations(run.id)] == [7, 8]
-        assert store.advice_outcomes(run.id)
+        assert {o.review_id for o in store.advice_outcomes(run.id)} == {store.reviews(run_id=run.id)[0].id}
     table = gated_stack.run("iterations", "nightly")
-    assert "iteration 2" in table and "insufficient" in table
+    assert "60 *" in table and "insufficient" in table
+    first = json.loads(gated_stack.run("reviews", "nightly", "--json"))[0]
+    assert (first["advice"], first["taken"]) == ("response_max_new_tokens = 60", "1 of 1")
 
 
 def test_a_firing_while_somebody_is_asked_starts_nothing(gated_stack: GatedStack) -> None:
