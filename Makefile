@@ -28,7 +28,7 @@ lint: install ## ruff, mypy --strict, import contracts, boundaries; all of them,
 	check $(PY) tools/boundaries.py ; \
 	if [ -n "$$failed" ]; then printf "lint: failed:$$failed\n"; exit 1; fi; echo 'lint: clean'
 
-up: install ## local Prefect server and worker, in the background
+up: install ## the local stack: Prefect server, work pools, workers, deployments
 	@$(STAGEGATE) up
 
 down: install ## stop what `make up` started
