@@ -106,10 +106,6 @@ def _changes_model(
 
 def answer_of(form: BaseModel) -> GateAnswer:
     """The answer that a filled form stands for; fields that it does not have are empty."""
-    return answer_from(form.model_dump(mode="json"))
-
-
-def answer_from(values: Mapping[str, Any]) -> GateAnswer:
-    """The answer that submitted values stand for."""
+    values = form.model_dump(mode="json")
     known = {name: values.get(name) for name in GateAnswer.__dataclass_fields__}
     return GateAnswer(**{name: value for name, value in known.items() if value is not None})

@@ -115,6 +115,8 @@ def finish(run: GatedRun, passed: list[Passed]) -> State[Any]:
     """Seal a run whose last gate said approve or reject; the flow run's state says which."""
     decision = passed[-1][0]
     approved = decision.decision == "approve"
+    if approved:  # what everything behind this gate will ask the store, asked once here
+        run.store.approval_of("pilot", decision.artifact_sha256)
     gates: list[Artifact] = [record for _, record in passed]
     meta = {"decision": str(decision.decision), "iterations": len(passed)}
     run.seal(gates, RunStatus.DONE if approved else RunStatus.REJECTED, meta)

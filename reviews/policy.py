@@ -20,7 +20,6 @@ from reviews.verdict import ReviewOutcome
 
 AnswerDecision = Literal["approve", "iterate", "reject"]
 RefusalKind = Literal["invalid", "approver", "wrong_code", "locked", "late", "submitted"]
-DECISIONS: tuple[AnswerDecision, ...] = ("approve", "iterate", "reject")
 
 
 @dataclass(frozen=True)
