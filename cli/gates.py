@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from cli.view import wide_console
 from core.errors import BadInputError, TransientError
 
 WAITING = 4
@@ -51,7 +51,7 @@ def run(
             )
         except ObjectNotFound as error:
             raise BadInputError(f"the server at {url} has no deployment pilot; run `stagegate up`") from error
-    console = _console()
+    console = wide_console()
     shown = run_name_for(started.parameters, str(started.id))
     console.print(f"started run {shown}; watch it and decide at {link_to(str(started.id))}", markup=False)
     console.print(f"or: stagegate gates, then stagegate approve {shown}", markup=False)
@@ -75,7 +75,7 @@ def gates(
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    console = _console()
+    console = wide_console()
     if not rows:
         console.print("no gate waits" if not everything else "there is no gate yet")
         return
@@ -193,7 +193,7 @@ def approve(
         changes={**start, **wanted},
     )
     recorded = submit_answer(waiting, answer, via="cli")
-    console = _console()
+    console = wide_console()
     if recorded is None:
         console.print(
             f"handed to Prefect, but not recorded yet: is a worker running? (`stagegate status`) "
@@ -244,7 +244,7 @@ def resume(run_key: Annotated[str, typer.Argument(metavar="RUN", help="Name or i
     from flows.notices import link_to
 
     found, flow_run_id = retry_flow_run(run_key)
-    _console().print(f"run {found.name} goes on: {link_to(flow_run_id)}", markup=False)
+    wide_console().print(f"run {found.name} goes on: {link_to(flow_run_id)}", markup=False)
 
 
 def _existing_server() -> str:
@@ -271,8 +271,3 @@ def _known_ui() -> str | None:
 
     url = os.environ.get("PREFECT_API_URL") or read_stack().api_url
     return url.removesuffix("/api") if url else None
-
-
-def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=160)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from cli.view import wide_console
 
 if TYPE_CHECKING:
     from core.iterations import IterationRecord
-
-PLAIN_WIDTH = 160
 
 
 def iterations(
@@ -30,7 +29,7 @@ def iterations(
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    console = _console()
+    console = wide_console()
     if not rows:
         console.print(f"{run_key} has no iteration yet", markup=False)
         return
@@ -67,7 +66,7 @@ def reviews(
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    console = _console()
+    console = wide_console()
     if not rows:
         console.print("no review is recorded")
         return
@@ -162,8 +161,3 @@ def _from_file(path: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)

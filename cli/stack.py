@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-PLAIN_WIDTH = 140
+from cli.view import wide_console
+
 COLUMNS = {
     "workers": ("worker", "pool", "process", "state", "last heartbeat"),
     "deployments": ("deployment", "pool", "state", "schedules"),
@@ -33,7 +34,7 @@ def up(
     """
     from deployments import stack
 
-    console = _console()
+    console = wide_console()
     chosen = [device.strip() for device in (devices or "").split(",") if device.strip()]
     url = stack.up(console, host, port, chosen or None, not no_workers)
     console.print(f"Prefect UI: {url.removesuffix('/api')}   (stop everything with `stagegate down`)")
@@ -43,7 +44,7 @@ def down() -> None:
     """End the workers and the server that `stagegate` started here, and nothing else."""
     from deployments import stack
 
-    stack.down(_console())
+    stack.down(wide_console())
 
 
 def status(
@@ -57,12 +58,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(state, indent=2))
         return
-    _show(state, _console())
-
-
-def _console() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+    _show(state, wide_console())
 
 
 def _show(state: dict[str, Any], console: Console) -> None:

@@ -11,6 +11,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from core.progress import ProgressEvent
 
 HEARTBEAT_S = 15.0
+PLAIN_WIDTH = 160
+
+
+def wide_console() -> Console:
+    """Standard output; where it is no terminal, wide enough for tables."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
 
 
 def describe(event: ProgressEvent) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.input import RunInput
 from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry, Failed
 from pydantic import ValidationError
@@ -28,12 +30,12 @@ from pydantic import ValidationError
 from core.config import RunConfig, parse_yaml
 from core.errors import BadInputError, GateRefusedError, TransientError
 from core.history import iteration_config
-from core.store import GateAnswerCreate, GateDecisionPublic, GatePublic, GateStatus, PipelineRunPublic, Store
+from core.store import GateDecisionPublic, GatePublic, GateStatus, PipelineRunPublic, Store
 from core.tuning import TuningValue, tuning_of
 from flows.forms import SHA_DIGITS, answer_of, gate_form
-from reviews.policy import GateAnswer, Refusal, judge_answer
+from reviews.policy import GateAnswer, GateRules, Refusal, judge_answer
 from reviews.question import GateFacts
-from tasks.approvers import code_desk, rules_of
+from tasks.approvers import code_desk, keep_answer, rules_of
 from tasks.bookkeeping import the_store
 
 WAIT_S = 90.0
@@ -60,9 +62,20 @@ class OpenGate:
         return tuning_of(self.config)
 
     @property
+    def rules(self) -> GateRules:
+        """How this gate is decided."""
+        return rules_of(self.config.gates)
+
+    @property
     def proposal(self) -> dict[str, TuningValue]:
         """What the reviewer proposes to change; what the form is filled with."""
         return dict(self.gate.shown.get("proposal", {}))
+
+    @cached_property
+    def form(self) -> type[RunInput]:
+        """The form that people see in the UI; its fields are what an answer may hold."""
+        sha256 = self.gate.artifact_sha256
+        return gate_form(self.facts, self.rules, sha256, self.current, self.proposal)
 
 
 def open_gate_of(run_key: str, gate_key: str | None = None) -> OpenGate:
@@ -119,17 +132,16 @@ def submit_answer(
     origin = f"{getpass.getuser()}@{socket.gethostname()}"
     store = the_store()
     desk = code_desk(store, moment=datetime.now(UTC))
-    rules = rules_of(waiting.config.gates)
-    judged = judge_answer(answer, waiting.facts, rules, waiting.config, desk)
+    judged = judge_answer(answer, waiting.facts, waiting.rules, waiting.config, desk)
     if isinstance(judged, Refusal):
-        _note(store, waiting.gate, answer, via, origin, judged)
+        keep_answer(store, waiting.gate.id, answer, 0, via, origin, judged)
         raise GateRefusedError(judged.message)
     payload = _payload(waiting, answer)
     received = _as_received(waiting, payload)
     with reachable() as client:
         run = _paused_run(client, waiting)
         ticket = Refusal("submitted", "handed to Prefect")
-        _note(store, waiting.gate, received, via, origin, ticket)
+        keep_answer(store, waiting.gate.id, received, 0, via, origin, ticket)
         result = client.resume_flow_run(run.id, run_input=payload)
     if result.status is not SetStateStatus.ACCEPT:
         raise _not_resumed(store, waiting, str(getattr(result.details, "reason", "")))
@@ -138,21 +150,20 @@ def submit_answer(
 
 def _payload(waiting: OpenGate, answer: GateAnswer) -> dict[str, Any]:
     """The answer in the fields that this gate's form has."""
-    rules = rules_of(waiting.config.gates)
-    form = gate_form(waiting.facts, rules, waiting.gate.artifact_sha256, waiting.current, waiting.proposal)
+    approvers = waiting.rules.approvers
     values: dict[str, Any] = {
         "decision": answer.decision,
         "reason": answer.reason,
-        "approver": _as_listed(answer.approver, rules.approvers),
+        "approver": _as_listed(answer.approver, approvers),
         "code": answer.code,
         "override": answer.override,
-        "second_approver": _as_listed(answer.second_approver, rules.approvers) or None,
+        "second_approver": _as_listed(answer.second_approver, approvers) or None,
         "second_code": answer.second_code,
         "judged": waiting.gate.artifact_sha256[:SHA_DIGITS],
     }
     if answer.decision == "iterate":
         values["changes"] = dict(answer.changes)
-    return {name: value for name, value in values.items() if name in form.model_fields}
+    return {name: value for name, value in values.items() if name in waiting.form.model_fields}
 
 
 def _as_listed(name: str, approvers: tuple[str, ...]) -> str:
@@ -165,32 +176,11 @@ def _as_received(waiting: OpenGate, payload: Mapping[str, Any]) -> GateAnswer:
     Raises:
         GateRefusedError: the form does not take it; says which fields.
     """
-    rules = rules_of(waiting.config.gates)
-    form = gate_form(waiting.facts, rules, waiting.gate.artifact_sha256, waiting.current, waiting.proposal)
     try:
-        return answer_of(form.model_validate(payload))
+        return answer_of(waiting.form.model_validate(payload))
     except ValidationError as error:
         fields = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise GateRefusedError(f"the form of gate {waiting.gate.key} does not take this: {fields}") from error
-
-
-def _note(
-    store: Store, gate: GatePublic, answer: GateAnswer, via: str, origin: str, refusal: Refusal
-) -> None:
-    store.record_answer(
-        GateAnswerCreate(
-            gate_id=gate.id,
-            ask=0,
-            approver=refusal.name or answer.approver,
-            decision=answer.decision,
-            via=via,
-            origin=origin,
-            payload_sha256=answer.fingerprint(),
-            payload=answer.public(),
-            refusal=refusal.message,
-            refusal_kind=refusal.kind,
-        )
-    )
 
 
 @contextmanager

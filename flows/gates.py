@@ -26,7 +26,6 @@ from core.iterations import comparison_rows
 from core.provenance.manifest import MANIFEST, Artifact, read_artifact, seal_artifact
 from core.store import (
     DecisionKind,
-    GateAnswerCreate,
     GateCreate,
     GateDecisionCreate,
     GateDecisionPublic,
@@ -48,7 +47,7 @@ from reviews.policy import (
 from reviews.question import GateQuestion
 from reviews.sheet import gate_sheet
 from reviews.verdict import ReviewOutcome
-from tasks.approvers import code_desk, rules_of
+from tasks.approvers import code_desk, keep_answer, rules_of
 from tasks.bookkeeping import record_artifact
 from tasks.gated_run import GatedRun
 from tasks.reviewing import review_gate
@@ -223,15 +222,15 @@ def _answered(
     if isinstance(judged, Accepted):
         try:
             decision = _record(run, gate, question, judged, via=via, origin=origin)
-            _keep_answer(run, gate, answer, ask, via, origin, None)
+            keep_answer(run.store, gate.id, answer, ask, via, origin, None)
             return decision
         except GateRefusedError as error:
             if first := run.store.decision(gate.id):
-                _keep_answer(run, gate, answer, ask, via, origin, Refusal("late", str(error)))
+                keep_answer(run.store, gate.id, answer, ask, via, origin, Refusal("late", str(error)))
                 return first
             judged = Refusal("wrong_code", str(error))
     get_run_logger().warning("an answer to gate %s was not taken: %s", gate.key, judged.message)
-    _keep_answer(run, gate, answer, ask, via, origin, judged)
+    keep_answer(run.store, gate.id, answer, ask, via, origin, judged)
     return None
 
 
@@ -250,31 +249,6 @@ def _submitted_at() -> datetime:
         states = client.read_flow_run_states(UUID(str(flow_run.id)))
     resumed = [s.timestamp for s in states if s.name == "Resuming" and s.timestamp is not None]
     return resumed[-1] if resumed else datetime.now(UTC)
-
-
-def _keep_answer(
-    run: GatedRun,
-    gate: GatePublic,
-    answer: GateAnswer,
-    ask: int,
-    via: str,
-    origin: str,
-    refusal: Refusal | None,
-) -> None:
-    run.store.record_answer(
-        GateAnswerCreate(
-            gate_id=gate.id,
-            ask=ask,
-            approver=(refusal.name if refusal else "") or answer.approver,
-            decision=answer.decision,
-            via=via,
-            origin=origin,
-            payload_sha256=answer.fingerprint(),
-            payload=answer.public(),
-            refusal=None if refusal is None else refusal.message,
-            refusal_kind=None if refusal is None else refusal.kind,
-        )
-    )
 
 
 def _record(

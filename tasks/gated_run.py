@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from core.config import RunConfig, differences, dump_yaml, load_config, parse_yaml
 from core.errors import BudgetError, ConfigError, RunMismatchError
 from core.files import storage_error
-from core.history import iteration_config, iteration_records, pilot_decision
+from core.history import iteration_config, iteration_records
 from core.iterations import IterationRecord, dollars
 from core.provenance.home import RunHome
 from core.provenance.manifest import Artifact
@@ -143,15 +143,6 @@ class GatedRun(AbstractContextManager["GatedRun"]):
     def gate_folder(self, key: str) -> Path:
         """Where a gate's record is."""
         return self.folder / GATES / key
-
-    def decisions(self) -> Mapping[int, str]:
-        """What was decided after each iteration so far: `approve`, `iterate` or `reject`."""
-        found: dict[int, str] = {}
-        for iteration in self.store.iterations(self.run_id):
-            decision = pilot_decision(self.store, self.run_id, iteration.number)
-            if decision is not None:
-                found[iteration.number] = str(decision.decision)
-        return found
 
     def require_budget(self, number: int) -> None:
         """Refuse an iteration that what is left of the project's budget does not cover.
